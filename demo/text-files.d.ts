@@ -1,0 +1,5 @@
+/** Files that are imported `with { type: 'text' }`. */
+declare module '*.tsv' {
+  const text: string
+  export default text
+}

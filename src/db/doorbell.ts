@@ -1,0 +1,55 @@
+/**
+ * Lets writers know whether a server sleeps. NOTIFY takes a lock over all commits of the cluster, so the triggers ring
+ * only while some server holds this advisory lock (shared: several servers may sleep at once). The feed (feed.ts) takes
+ * it before it sleeps and gives it back under load, when it is reading all the time anyway.
+ */
+import type { Sql } from 'postgres'
+
+/** "datumbel" as a number; sql/schema.sql has the same in `datum.ring`. */
+const LOCK_KEY = '7233190524228887916'
+
+export class Doorbell {
+  readonly #sql: Sql
+  /** The session that holds the lock, and the first transaction that rings because of it. Null: nobody was told to. */
+  #held: { readonly backend: number; readonly firstToRing: bigint } | null = null
+
+  /** `sql` has one direct connection; the lock is gone when that is. */
+  constructor(sql: Sql) {
+    this.#sql = sql
+  }
+
+  get isSet(): boolean {
+    return this.#held !== null
+  }
+
+  /** From now on writers ring. False if that could not be had at once; try again. */
+  async set(): Promise<boolean> {
+    const [lock] = await this.#sql<{ locked: boolean; backend: number }[]>`
+      select pg_try_advisory_lock_shared(${LOCK_KEY}::bigint) as locked, pg_backend_pid() as backend`
+    if (lock?.locked !== true) return false
+    // A second statement, for a snapshot taken after the lock.
+    const [now] = await this.#sql<{ xmax: string }[]>`
+      select pg_snapshot_xmax(pg_current_snapshot())::text as xmax`
+    this.#held = { backend: lock.backend, firstToRing: BigInt(now?.xmax ?? '0') }
+    return true
+  }
+
+  async unset(): Promise<void> {
+    if (!this.isSet) return
+    this.#held = null
+    await this.#sql`select pg_advisory_unlock_shared(${LOCK_KEY}::bigint)`
+  }
+
+  /** Says which session the feed is reading on: with another one the lock is lost, and must be taken again. */
+  sawBackend(backend: number): void {
+    if (this.#held?.backend !== backend) this.#held = null
+  }
+
+  /**
+   * Whether whatever comes after this snapshot will ring. Not while a transaction is running that may have looked for
+   * the lock before it was taken: such a one must be waited for, by reading.
+   */
+  covers(snapshot: string): boolean {
+    return this.#held !== null && BigInt(snapshot.split(':')[0] ?? '0') >= this.#held.firstToRing
+  }
+}

@@ -1,0 +1,26 @@
+/** What can be told from the code of a database error, which is all of it that is ever looked at or said. */
+
+/** What may be said of a database error: its code, never its text, which can hold values of rows. */
+export function errorCode(error: unknown): string {
+  const code = (error as { code?: unknown } | null)?.code
+  return typeof code === 'string' ? code : error instanceof Error ? error.name : 'unknown error'
+}
+
+/** Every SQLSTATE has a digit, which tells it from the five letters of EPIPE. */
+const SQLSTATE = /^(?=.*\d)[0-9A-Z]{5}$/
+
+export function isSqlState(code: string): boolean {
+  return SQLSTATE.test(code)
+}
+
+/**
+ * Whether the database could not be asked, so that nothing was decided. SQLSTATE classes 08 (connection), 28 and 3D (it
+ * was refused), 53 (out of resources), 57 (operator intervention), 25 (a session that was failed over), 58 (system),
+ * 40 (try again), lock timeouts, and the codes of network errors, which are no SQLSTATEs.
+ */
+export function isUnavailable(error: unknown): boolean {
+  const code = (error as { code?: unknown } | null)?.code
+  if (typeof code !== 'string') return false
+  if (isSqlState(code)) return code === '55P03' || /^(?:08|28|3D|53|57|25|58|40)/.test(code)
+  return /^(?:E[A-Z_]+|CONNECT_TIMEOUT|CONNECTION_[A-Z]+)$/.test(code)
+}

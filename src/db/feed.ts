@@ -1,0 +1,271 @@
+/**
+ * Follows the change log: hands over batches of "these rows may be different now", each with the snapshot that it
+ * brings a reader up to. Exact whatever order transactions commit in, because the cursor is a snapshot and not a number.
+ */
+import type { Sql } from 'postgres'
+import type { Log } from '../observe/log.ts'
+import type { Envelope } from '../wire/bbox.ts'
+import type { Cursor } from './cursor.ts'
+import type { Database } from './database.ts'
+import { Doorbell } from './doorbell.ts'
+import { errorCode, isUnavailable } from './error-code.ts'
+
+/** One entry of the log. Null envelopes: no row, or a row without a place. NaN or infinite edges: it could be anywhere. */
+export interface Change {
+  readonly table: number
+  /** Null: any row of the table. */
+  readonly id: string | null
+  readonly before: Envelope | null
+  readonly after: Envelope | null
+}
+
+export interface ChangeBatch {
+  readonly changes: readonly Change[]
+  /** True: too much happened, or log or database are not what they were. Every view must be compared as a whole. */
+  readonly everything: boolean
+  /** Where the batch leads to. */
+  readonly cursor: Cursor
+  /** `pg_backend_pid()` of the session that it was read on. */
+  readonly backend: number
+}
+
+/** More changes than this at once are cheaper to answer by comparing whole views. Bounds the memory of one batch. */
+export const CHANGES_PER_BATCH_MAX = 20_000
+
+/** Without a ring the log is looked at this often: the bound on latency where LISTEN cannot be had. */
+const POLL_WITHOUT_DOORBELL_MS = 250
+/** With one, polling only makes up for a ring that was lost. */
+const POLL_WITH_DOORBELL_MS = 2_000
+/** While transactions are running that began before writers knew that they should ring: first, and at most. */
+const POLL_FOR_EARLIER_MS = 5
+const POLL_FOR_EARLIER_MS_MAX = 500
+/** So many batches one after the other mean load, under which writers need not ring. */
+const BUSY_BATCHES = 3
+const RETRY_MS = 500
+/** How long the log may take to answer. It is a look at an index; a database that takes longer is as good as away. */
+const ANSWER_DEADLINE_MS = 10_000
+const DEADLINE_CODE = 'ETIMEDOUT'
+const CHANNEL = 'datum'
+
+type Corners = readonly [
+  minX: number | string,
+  minY: number | string,
+  maxX: number | string,
+  maxY: number | string,
+]
+type RawChange = readonly [
+  table: string | number,
+  id: string | null,
+  before: Corners | null,
+  after: Corners | null,
+]
+
+/** The cursor of this moment, to follow the log from. */
+export async function currentCursor(sql: Sql): Promise<Cursor> {
+  const [row] = await sql<Cursor[]>`select datum.epoch() as epoch, pg_current_snapshot()::text as snapshot`
+  if (row === undefined) throw new Error('the database gave no cursor')
+  return row
+}
+
+/** Everything logged that `since` does not reflect, for the given tables, and the cursor that does. */
+export async function readChanges(sql: Sql, since: Cursor, tables: readonly number[]): Promise<ChangeBatch> {
+  // One statement is one snapshot: what it returns is exactly what lies between the two cursors. Not visible in the
+  // older one were the transactions from its xmax on and those it lists as running; said so, the index finds them
+  // even while a transaction that is hours old keeps xmin back.
+  const [row] = await sql<
+    {
+      epoch: string
+      snapshot: string
+      backend: number
+      pruned: boolean
+      count: number
+      changes: RawChange[] | null
+    }[]
+  >`
+    with fresh as materialized (
+      select c.rel, c.id, c.old_box, c.new_box from datum.change c
+       where (c.xid >= pg_snapshot_xmax(${since.snapshot}::pg_snapshot)
+              or c.xid = any (array(select pg_snapshot_xip(${since.snapshot}::pg_snapshot))))
+         and c.rel = any (string_to_array(${tables.join(',')}, ',')::oid[])
+       limit ${CHANGES_PER_BATCH_MAX + 1}
+    )
+    select datum.epoch() as epoch, pg_current_snapshot()::text as snapshot, pg_backend_pid() as backend,
+           (select m.pruned_before > pg_snapshot_xmin(${since.snapshot}::pg_snapshot) from datum.meta m) as pruned,
+           (select count(*)::int from fresh) as count,
+           (select json_agg(json_build_array(f.rel, f.id,
+               case when f.old_box is not null then json_build_array((f.old_box[1])[0], (f.old_box[1])[1], (f.old_box[0])[0], (f.old_box[0])[1]) end,
+               case when f.new_box is not null then json_build_array((f.new_box[1])[0], (f.new_box[1])[1], (f.new_box[0])[0], (f.new_box[0])[1]) end))
+              from fresh f) as changes`
+  if (row === undefined) throw new Error('the change log gave no answer')
+  // In another epoch the old cursor says nothing, whatever it looks like.
+  const everything = row.epoch !== since.epoch || row.pruned || row.count > CHANGES_PER_BATCH_MAX
+  return {
+    everything,
+    changes: everything ? [] : (row.changes ?? []).map(changeOf),
+    cursor: { epoch: row.epoch, snapshot: row.snapshot },
+    backend: row.backend,
+  }
+}
+
+function changeOf([table, id, before, after]: RawChange): Change {
+  return { table: Number(table), id, before: envelopeOf(before), after: envelopeOf(after) }
+}
+
+function envelopeOf(corners: Corners | null): Envelope | null {
+  if (corners === null) return null
+  // Postgres writes what JSON has no number for as a string: Number('Infinity') and Number('NaN') read it.
+  const [minX, minY, maxX, maxY] = corners.map(Number) as [number, number, number, number]
+  return { minX, minY, maxX, maxY }
+}
+
+export interface FeedOptions {
+  readonly database: Database
+  readonly tables: () => readonly number[]
+  readonly log: Log
+  /** Takes a batch. The next one is read when it has resolved, so batches grow while it is busy. Must not reject. */
+  readonly onBatch: (batch: ChangeBatch) => Promise<void>
+  /** Tells whether Postgres answers. */
+  readonly onHealth: (healthy: boolean) => void
+}
+
+/** The follower. One per server process; processes do not know of each other. */
+export class Feed {
+  readonly #options: FeedOptions
+  #cursor: Cursor
+  #rung = true
+  #wake: (() => void) | null = null
+  #stopped = false
+  #canListen = false
+  #isListening = false
+  #stopListening: (() => Promise<void>) | null = null
+  #running: Promise<void> = Promise.resolve()
+
+  private constructor(options: FeedOptions, cursor: Cursor) {
+    this.#options = options
+    this.#cursor = cursor
+  }
+
+  /** Starts from this moment. */
+  static async start(options: FeedOptions): Promise<Feed> {
+    const feed = new Feed(options, await currentCursor(options.database.feed))
+    feed.#running = feed.#run()
+    return feed
+  }
+
+  async #listen(): Promise<void> {
+    const { database, log } = this.#options
+    try {
+      this.#stopListening = await withDeadline(database.listen(CHANNEL, () => this.ring()))
+      // With two-phase commit the triggers do not ring (see datum.ring).
+      const [server] = await database.feed<{ rings: boolean }[]>`
+        select current_setting('max_prepared_transactions')::int = 0 as rings`
+      this.#canListen = server?.rings ?? false
+    } catch (error) {
+      if (isUnavailable(error)) throw error
+      this.#canListen = false
+      log.warn('LISTEN is not possible on this connection (a pooler?); polling instead.')
+    }
+    this.#isListening = true
+  }
+
+  /** Up to where every batch has been taken. */
+  get cursor(): Cursor {
+    return this.#cursor
+  }
+
+  /** Says that there may be something new. Cheap, and may be called at any time. */
+  ring(): void {
+    this.#rung = true
+    this.#wake?.()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    this.ring()
+    await this.#running
+    await this.#stopListening?.().catch(() => {})
+  }
+
+  /** Follows; after an outage, follows again on another connection. */
+  async #run(): Promise<void> {
+    const { database, log, onHealth } = this.#options
+    let failing = false
+    const healthy = () => {
+      if (failing) log.info('Postgres answers again.')
+      failing = false
+      onHealth(true)
+    }
+    while (!this.#stopped) {
+      try {
+        await this.#poll(healthy)
+      } catch (error) {
+        if (this.#stopped) return
+        if (!failing)
+          log.error(`Postgres does not answer (${errorCode(error)}). Sockets stay open; trying again.`)
+        failing = true
+        onHealth(false)
+        if (errorCode(error) === DEADLINE_CODE) {
+          database.renew()
+          this.#isListening = false
+        }
+        await this.#sleep(RETRY_MS)
+      }
+    }
+  }
+
+  /**
+   * Reads and hands over, again and again. While there is always something new it does not sleep, and nobody rings;
+   * with nothing new it sees to it that writers ring, reads once more, and sleeps.
+   */
+  async #poll(healthy: () => void): Promise<void> {
+    const { database, tables, onBatch } = this.#options
+    if (!this.#isListening) await this.#listen()
+    // The embedded database has one session, so writers there always ring: they would not see a lock of their own.
+    const doorbell = this.#canListen && database.kind === 'postgres' ? new Doorbell(database.feed) : null
+    let inARow = 0
+    let earlierMs = POLL_FOR_EARLIER_MS
+    while (!this.#stopped) {
+      this.#rung = false
+      const batch = await withDeadline(readChanges(database.feed, this.#cursor, tables()))
+      if (this.#stopped) return
+      doorbell?.sawBackend(batch.backend)
+      healthy()
+      await onBatch(batch)
+      this.#cursor = batch.cursor
+      inARow = batch.everything || batch.changes.length > 0 ? inARow + 1 : 0
+      if (inARow > 0) {
+        if (inARow === BUSY_BATCHES) await doorbell?.unset()
+      } else if (doorbell !== null && !doorbell.isSet && (await doorbell.set())) {
+        earlierMs = POLL_FOR_EARLIER_MS
+      } else if (!this.#rung) {
+        const isCovered = doorbell === null || doorbell.covers(this.#cursor.snapshot)
+        await this.#sleep(isCovered ? this.#safetyPollMs : earlierMs)
+        if (!isCovered) earlierMs = Math.min(earlierMs * 2, POLL_FOR_EARLIER_MS_MAX)
+      }
+    }
+  }
+
+  get #safetyPollMs(): number {
+    return this.#canListen ? POLL_WITH_DOORBELL_MS : POLL_WITHOUT_DOORBELL_MS
+  }
+
+  #sleep(milliseconds: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const timer = setTimeout(resolve, milliseconds)
+    this.#wake = resolve
+    return promise.finally(() => {
+      clearTimeout(timer)
+      this.#wake = null
+    })
+  }
+}
+
+/** Rejects where the answer does not come in time: the line may be dead, and nobody will ever say so. */
+async function withDeadline<T>(answer: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const deadline = new Promise<never>((_, reject) => {
+    const error = Object.assign(new Error('no answer in time'), { code: DEADLINE_CODE })
+    timer = setTimeout(() => reject(error), ANSWER_DEADLINE_MS)
+  })
+  return Promise.race([answer, deadline]).finally(() => clearTimeout(timer))
+}

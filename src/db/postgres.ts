@@ -1,0 +1,73 @@
+/**
+ * Opens a Postgres server over the network: small pools, and a connection of its own for LISTEN. Its twin for the
+ * Postgres in this process is `embedded.ts`.
+ */
+import postgres, { type Options, type PostgresType } from 'postgres'
+import type { Log } from '../observe/log.ts'
+import type { Database } from './database.ts'
+import { errorCode } from './error-code.ts'
+
+/** Connections of the shared reads, of which there is one at a time for each table. */
+const SHARED_CONNECTIONS = 2
+/** Connections for the reads of single subscriptions. A snapshot holds one for as long as it streams. */
+export const READ_CONNECTIONS = 6
+/** Connections for edits. More than Postgres has cores, since an edit may be waiting for a lock. */
+export const WRITE_CONNECTIONS = 6
+const CONNECT_TIMEOUT_SECONDS = 10
+/** Connections that served a rush are given back. */
+const IDLE_SECONDS = 60
+/** What is under way gets this long when the pools close. */
+const CLOSE_SECONDS = 2
+
+/** Settings that the text form of values depends on. Both pass through a transaction-mode pooler. */
+const SESSION_SETTINGS = { TimeZone: 'UTC', DateStyle: 'ISO, MDY' }
+
+/**
+ * `url` as libpq has it; `?prepare=false` for poolers that cannot keep prepared statements, `?sslmode=require` for TLS.
+ * Connects lazily: an unreachable server shows at the first statement.
+ */
+export function openPostgres(url: string, log: Log): Database {
+  const options: Options<Record<string, PostgresType>> = {
+    connect_timeout: CONNECT_TIMEOUT_SECONDS,
+    onnotice: (notice) => log.debug(`Postgres: ${notice.severity} ${notice.code}`),
+    connection: { application_name: 'datum-server', ...SESSION_SETTINGS },
+    // The default grows with every connection that is lost, and a pool loses all of them at once. In seconds.
+    backoff: () => 0.1 + Math.random() * 0.3,
+    // Ids and texts stay as Postgres writes them; nothing here needs dates or numbers of its own.
+    fetch_types: false,
+  }
+  const openPools = () => ({
+    feed: postgres(url, { ...options, max: 1 }),
+    sql: postgres(url, { ...options, max: SHARED_CONNECTIONS }),
+    bulk: postgres(url, { ...options, max: READ_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
+    writes: postgres(url, { ...options, max: WRITE_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
+  })
+  let pools = openPools()
+  const endAll = (timeout: number) => Promise.all(Object.values(pools).map((pool) => pool.end({ timeout })))
+  return {
+    kind: 'postgres',
+    get feed() {
+      return pools.feed
+    },
+    get sql() {
+      return pools.sql
+    },
+    get bulk() {
+      return pools.bulk
+    },
+    get writes() {
+      return pools.writes
+    },
+    async listen(channel, onRing) {
+      const subscription = await pools.feed.listen(channel, onRing, onRing)
+      return () => subscription.unlisten()
+    },
+    renew() {
+      endAll(0).catch((error) => log.debug(`Old connections did not end well (${errorCode(error)}).`))
+      pools = openPools()
+    },
+    async close() {
+      await endAll(CLOSE_SECONDS)
+    },
+  }
+}

@@ -1,0 +1,56 @@
+/** The HTTP side: the upgrade at `/ws` with its checks, and the endpoints that operators point their tools at. */
+import type { Config } from './config/config.ts'
+import type { Metrics } from './observe/metrics.ts'
+import { SUBPROTOCOL } from './wire/limits.ts'
+
+export interface HttpParts {
+  readonly config: Config
+  readonly metrics: Metrics
+  /** Whether Postgres answers, which is what a load balancer should know. */
+  readonly isReady: () => boolean
+  /** Whether this client may open one more socket. */
+  readonly mayOpen: (request: Request) => boolean
+  /** Makes the request a socket; false if it is not a WebSocket handshake. */
+  readonly upgrade: (request: Request, headers: Record<string, string>) => boolean
+  readonly serveOther: ((request: Request) => Response | Promise<Response> | null) | undefined
+}
+
+/** Answers one request; undefined where it became a socket. */
+export async function answer(request: Request, parts: HttpParts): Promise<Response | undefined> {
+  // A Host header may be anything, and then the URL is none.
+  const url = URL.parse(request.url)
+  if (url === null) return text('The Host header is not a host.\n', 400)
+  switch (url.pathname) {
+    case '/ws':
+      return openSocket(request, parts)
+    case '/healthz':
+      return text('ok\n')
+    case '/readyz':
+      return parts.isReady() ? text('ready\n') : text('Postgres does not answer\n', 503)
+    case '/metrics':
+      return new Response(await parts.metrics.text(), {
+        headers: { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' },
+      })
+    default:
+      return (await parts.serveOther?.(request)) ?? text('Not found. The WebSocket is at /ws.\n', 404)
+  }
+}
+
+function openSocket(request: Request, { config, mayOpen, upgrade }: HttpParts): Response | undefined {
+  const origin = request.headers.get('origin')
+  // Programs send no Origin; browsers always do, and pages cannot choose it (RFC 6455 §10.2).
+  if (config.allowedOrigins !== null && origin !== null && !config.allowedOrigins.includes(origin)) {
+    return text('This origin may not connect. See `allowed_origin` in datum.yaml.\n', 403)
+  }
+  const offered = request.headers.get('sec-websocket-protocol')
+  if (offered !== null && !offered.split(',').some((name) => name.trim() === SUBPROTOCOL)) {
+    return text(`This server speaks ${SUBPROTOCOL}.\n`, 400)
+  }
+  if (!mayOpen(request)) return text('Too many open sockets from this address.\n', 429)
+  if (upgrade(request, offered === null ? {} : { 'sec-websocket-protocol': SUBPROTOCOL })) return undefined
+  return text('This is a WebSocket endpoint.\n', 426)
+}
+
+function text(body: string, status = 200): Response {
+  return new Response(body, { status, headers: { 'content-type': 'text/plain; charset=utf-8' } })
+}

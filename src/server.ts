@@ -1,0 +1,171 @@
+/** The composition root: builds the parts, listens, and takes them down again in order. */
+import type { ServerWebSocket } from 'bun'
+import { createVerifier } from './auth/verifier.ts'
+import { clientAddressBehind } from './client-address.ts'
+import type { Config } from './config/config.ts'
+import type { Database } from './db/database.ts'
+import { WRITE_CONNECTIONS } from './db/postgres.ts'
+import { prepareDatabase } from './db/prepare.ts'
+import { answer } from './http.ts'
+import type { Log } from './observe/log.ts'
+import { Metrics } from './observe/metrics.ts'
+import { OperatorError } from './operator-error.ts'
+import { ConnectionCount } from './session/connection-count.ts'
+import { createRateLimit } from './session/rate-limit.ts'
+import { Session, type SessionContext } from './session/session.ts'
+import { FairGate } from './sync/fair-gate.ts'
+import { Hub } from './sync/hub.ts'
+import { applyBatch } from './sync/writes.ts'
+import { CloseCode } from './wire/close-codes.ts'
+import { FRAME_BYTES_MAX, QUEUED_BYTES_MAX } from './wire/limits.ts'
+
+export interface RunningServer {
+  /** `http://host:port`, with the port that was really bound. */
+  readonly url: string
+  readonly port: number
+  /** Stops taking sockets, closes the open ones with 1012, ends the database work under way. Does not close the database. */
+  stop(): Promise<void>
+}
+
+export interface ServerParts {
+  readonly config: Config
+  readonly database: Database
+  readonly log: Log
+  /** Answers HTTP requests that are not the server's own (`/ws`, `/healthz`, `/readyz`, `/metrics`); null means 404. */
+  readonly serveOther?: (request: Request) => Response | Promise<Response> | null
+  /** How long a socket may take to authenticate, where it should not be the protocol's 10 seconds. */
+  readonly authDeadlineSeconds?: number
+}
+
+/** Sockets that say nothing for this long are pinged, and closed if they do not answer. */
+const SOCKET_IDLE_SECONDS = 120
+/** Bun ends slow responses after this; its default of 10 is short for a phone that fetches the demo. */
+const HTTP_IDLE_SECONDS = 60
+/** Batches of one user that may run at a time. */
+const WRITES_PER_USER_MAX = 3
+/** How long a stop waits for writes under way. */
+const DRAIN_MS = 5_000
+
+interface SocketData {
+  readonly address: string
+  session: Session | null
+}
+
+/** Starts to serve. Rejects with an {@link OperatorError} whose message says what to do. */
+export async function startServer(parts: ServerParts): Promise<RunningServer> {
+  const { config, database, log } = parts
+  const verifier = config.auth === null ? null : await createVerifier(config.auth)
+  await prepareDatabase(database, config, log)
+  const metrics = new Metrics()
+  const hub = await Hub.start({ database, tables: config.tables, log, metrics })
+  const sessions = new Set<Session>()
+  const connections = new ConnectionCount(config.connectionsPerIp)
+  const clientAddress = clientAddressBehind(config.trustedProxies)
+  const addressOf = (request: Request, self: Bun.Server<SocketData>) =>
+    clientAddress(self.requestIP(request)?.address ?? '', request.headers.get('x-forwarded-for'))
+  metrics.watch({
+    sockets: () => sessions.size,
+    subscriptions: () => hub.subscriptionCount,
+    healthy: () => hub.healthy,
+  })
+  const writeGate = new FairGate(WRITE_CONNECTIONS, WRITES_PER_USER_MAX)
+  const context: SessionContext = {
+    verifier,
+    expiryToleranceSeconds: config.auth?.enforceExpiry ? config.auth.clockToleranceSeconds : null,
+    hub,
+    // By user, so that one with many sockets and a lock in the way leaves connections for the others.
+    applyBatch: (batch) => writeGate.run(batch.owner, () => applyBatch(database.writes, batch)),
+    rateLimit: createRateLimit(config.rateLimit),
+    log,
+    metrics,
+    ...(parts.authDeadlineSeconds !== undefined && { authDeadlineSeconds: parts.authDeadlineSeconds }),
+  }
+  const server = listen(config, {
+    idleTimeout: HTTP_IDLE_SECONDS,
+    // Bun's page for errors shows source code; nobody outside is to see that.
+    development: false,
+    error(error: Error) {
+      log.error(`A request failed (${error.name}).`)
+      return new Response('The server made a mistake.\n', { status: 500 })
+    },
+    fetch: (request: Request, self: Bun.Server<SocketData>) =>
+      answer(request, {
+        config,
+        metrics,
+        isReady: () => hub.healthy,
+        mayOpen: (handshake) => connections.mayOpen(addressOf(handshake, self)),
+        upgrade: (handshake, headers) =>
+          self.upgrade(handshake, { headers, data: { address: addressOf(handshake, self), session: null } }),
+        serveOther: parts.serveOther,
+      }),
+    websocket: {
+      // Beyond this Bun drops the connection without a word; up to it the session can say 4413.
+      maxPayloadLength: 2 * FRAME_BYTES_MAX,
+      backpressureLimit: QUEUED_BYTES_MAX,
+      closeOnBackpressureLimit: true,
+      idleTimeout: SOCKET_IDLE_SECONDS,
+      sendPings: true,
+      open(socket: ServerWebSocket<SocketData>) {
+        const { address } = socket.data
+        connections.opened(address)
+        const session = new Session(
+          {
+            address,
+            send: (frame) => socket.send(frame),
+            close: (code, reason) => socket.close(code, reason),
+          },
+          context,
+        )
+        socket.data.session = session
+        sessions.add(session)
+      },
+      message: (socket: ServerWebSocket<SocketData>, frame: string | Buffer) =>
+        socket.data.session?.onFrame(frame),
+      drain: (socket: ServerWebSocket<SocketData>) => socket.data.session?.onDrain(),
+      close(socket: ServerWebSocket<SocketData>) {
+        const { session, address } = socket.data
+        connections.closed(address)
+        if (session === null) return
+        session.onClose()
+        sessions.delete(session)
+      },
+    },
+  })
+  return {
+    url: `http://${hostOfUrl(config.host)}:${server.port}`,
+    port: server.port ?? config.port,
+    async stop() {
+      for (const session of sessions) session.close(CloseCode.restart, 'The server restarts. Connect again.')
+      const drained = Promise.all([...sessions].map((session) => session.drained()))
+      await Promise.race([drained, new Promise((resolve) => setTimeout(resolve, DRAIN_MS))])
+      await server.stop(true)
+      await hub.stop()
+    },
+  }
+}
+
+function listen(
+  config: Config,
+  options: Omit<Bun.Serve.Options<SocketData>, 'port' | 'hostname'>,
+): Bun.Server<SocketData> {
+  try {
+    return Bun.serve<SocketData>({
+      ...options,
+      port: config.port,
+      hostname: config.host,
+    } as Bun.Serve.Options<SocketData>)
+  } catch (error) {
+    const code = (error as { code?: string }).code
+    throw new OperatorError(
+      code === 'EADDRINUSE'
+        ? `Port ${config.port} is in use. Choose another with --port, or 0 for any free one.`
+        : `Cannot listen on ${config.host}:${config.port} (${code ?? 'unknown error'}). Check --host and --port.`,
+    )
+  }
+}
+
+/** A host that one can connect to, as a URL has it (IPv6 in brackets, RFC 3986 §3.2.2). */
+function hostOfUrl(host: string): string {
+  if (host === '0.0.0.0' || host === '::') return 'localhost'
+  return host.includes(':') ? `[${host}]` : host
+}

@@ -1,0 +1,304 @@
+/**
+ * One socket: who it speaks for, its subscriptions, its writes. Messages are taken one after the other; the principal is
+ * swapped between two of them. The server hands it frames and events; it talks to sync and never to the database.
+ */
+
+import { AuthError } from '../auth/auth-error.ts'
+import { ANONYMOUS, type Principal } from '../auth/principal.ts'
+import type { Verifier } from '../auth/verifier.ts'
+import type { Table } from '../db/catalog.ts'
+import type { Log } from '../observe/log.ts'
+import type { Metrics } from '../observe/metrics.ts'
+import type { OpenOptions } from '../sync/hub.ts'
+import type { Subscriber } from '../sync/subscriber.ts'
+import type { Subscription } from '../sync/subscription.ts'
+import { bboxProblem } from '../wire/bbox.ts'
+import { CloseCode } from '../wire/close-codes.ts'
+import { BadMessage, decodeClientMessage } from '../wire/decode.ts'
+import {
+  AUTH_DEADLINE_SECONDS,
+  FRAME_BYTES_MAX,
+  INBOX_MESSAGES_MAX,
+  PRE_AUTH_FRAME_BYTES_MAX,
+  SUBSCRIPTIONS_PER_SOCKET_MAX,
+  WAITING_CHARACTERS_MAX,
+} from '../wire/limits.ts'
+import type {
+  AuthMessage,
+  BboxMessage,
+  ClientMessage,
+  EndCode,
+  ServerMessage,
+  SubscribeMessage,
+} from '../wire/messages.ts'
+import { LongTimer } from './long-timer.ts'
+import type { RateLimit } from './rate-limit.ts'
+import { WriteQueue, type WriteTarget } from './write-queue.ts'
+
+/** The socket as the session sees it. */
+export interface Socket {
+  /** Bytes sent, 0 if dropped, -1 if queued because the network takes no more (Bun's ServerWebSocket). */
+  send(frame: string): number
+  close(code: number, reason: string): void
+  /** Whose socket it is, as `client-address.ts` makes it out. */
+  readonly address: string
+}
+
+/** What a session needs of the rest of the server. */
+export interface SessionContext extends WriteTarget {
+  /** Null: no `auth:`, everybody is anonymous and tokens are not looked at. */
+  readonly verifier: Verifier | null
+  /** Null: a socket may outlive its token. Otherwise the leeway after `exp`. */
+  readonly expiryToleranceSeconds: number | null
+  readonly hub: WriteTarget['hub'] & {
+    tableNamed(name: string | undefined): Table | null
+    open(options: OpenOptions): Promise<{ subscription: Subscription; resumed: boolean } | null>
+  }
+  readonly rateLimit: RateLimit
+  readonly log: Log
+  readonly metrics: Metrics
+  readonly authDeadlineSeconds?: number
+}
+
+export class Session implements Subscriber {
+  readonly #socket: Socket
+  readonly #context: SessionContext
+  readonly #subscriptions = new Map<string, Subscription>()
+  readonly #writes: WriteQueue
+  readonly #inbox: { readonly message: ClientMessage; readonly length: number }[] = []
+  #inboxLength = 0
+  readonly #expiry = new LongTimer()
+  #deadline: ReturnType<typeof setTimeout> | null = null
+  /** Null: not authenticated yet. */
+  #principal: Principal | null
+  #writable = true
+  #closed = false
+  #isWorking = false
+
+  constructor(socket: Socket, context: SessionContext) {
+    this.#socket = socket
+    this.#context = context
+    this.#principal = context.verifier === null ? ANONYMOUS : null
+    this.#writes = new WriteQueue(context, socket.address, {
+      reply: (message) => this.#reply(message),
+      committed: (table, batch, xid) => {
+        for (const subscription of this.#subscriptions.values()) {
+          if (subscription.tableOid === table.oid) subscription.awaitBatch(batch, xid)
+        }
+      },
+    })
+    if (this.#principal === null) {
+      const seconds = context.authDeadlineSeconds ?? AUTH_DEADLINE_SECONDS
+      this.#deadline = setTimeout(
+        () => this.close(CloseCode.authTimeout, 'No token came in time.'),
+        seconds * 1_000,
+      )
+    }
+  }
+
+  get principal(): Principal {
+    return this.#principal ?? ANONYMOUS
+  }
+
+  get writable(): boolean {
+    return this.#writable && !this.#closed
+  }
+
+  /** A frame came in. Never throws: what is wrong with it closes the socket. */
+  onFrame(frame: string | Uint8Array): void {
+    if (this.#closed) return
+    if (typeof frame !== 'string') return this.close(CloseCode.badMessage, 'Frames are text, not binary.')
+    const bytesMax = this.#principal === null ? PRE_AUTH_FRAME_BYTES_MAX : FRAME_BYTES_MAX
+    if (isLonger(frame, bytesMax))
+      return this.close(CloseCode.tooLarge, `A frame may have ${bytesMax} bytes here.`)
+    try {
+      this.#inbox.push({ message: decodeClientMessage(frame), length: frame.length })
+      this.#inboxLength += frame.length
+    } catch (error) {
+      if (this.#principal === null)
+        return this.close(CloseCode.unauthorized, 'The first message must be a token.')
+      const reason = error instanceof BadMessage ? error.message : 'not understood'
+      return this.close(CloseCode.badMessage, `Not a message of this protocol (${reason}).`)
+    }
+    if (this.#inbox.length > INBOX_MESSAGES_MAX || this.#inboxLength > WAITING_CHARACTERS_MAX)
+      return this.close(CloseCode.rateLimited, 'Too many messages at once.')
+    if (!this.#isWorking) void this.#work()
+  }
+
+  onDrain(): void {
+    this.#writable = true
+    for (const subscription of this.#subscriptions.values()) subscription.onDrain()
+  }
+
+  /** The socket is gone, for whatever reason. */
+  onClose(): void {
+    this.#closed = true
+    this.#inbox.length = 0
+    if (this.#deadline !== null) clearTimeout(this.#deadline)
+    this.#expiry.clear()
+    for (const subscription of this.#subscriptions.values()) subscription.stop()
+    this.#subscriptions.clear()
+  }
+
+  /** Says why in an `error` message, then closes. */
+  close(code: CloseCode, message: string): void {
+    if (this.#closed) return
+    this.#reply({ type: 'error', code, message })
+    this.#context.metrics.closed(code)
+    this.onClose()
+    // RFC 6455 §5.5: a control frame has at most 125 bytes, two of them the code.
+    this.#socket.close(code, message.slice(0, 120))
+  }
+
+  /** Resolves when the writes under way have ended. */
+  drained(): Promise<void> {
+    return this.#writes.drained()
+  }
+
+  send(frame: string): void {
+    if (this.#closed) return
+    this.#context.metrics.frameSent(frame.length)
+    if (this.#socket.send(frame) === -1) this.#writable = false
+  }
+
+  ended(sub: string, code: EndCode, message: string): void {
+    this.#subscriptions.delete(sub)
+    this.#reply({ type: 'ended', sub, code, message })
+  }
+
+  async #work(): Promise<void> {
+    this.#isWorking = true
+    try {
+      for (let next = this.#inbox.shift(); next !== undefined; next = this.#inbox.shift()) {
+        this.#inboxLength -= next.length
+        await this.#take(next.message, next.length)
+        if (this.#closed) return
+      }
+    } catch (error) {
+      this.#context.log.error('A session failed:', error instanceof Error ? error.name : typeof error)
+      this.close(CloseCode.restart, 'The server made a mistake. Connect again.')
+    } finally {
+      this.#isWorking = false
+    }
+  }
+
+  #take(message: ClientMessage, length: number): void | Promise<void> {
+    if (message.type === 'auth') return this.#authenticate(message)
+    if (this.#principal === null)
+      return this.close(CloseCode.unauthorized, 'The first message must be a token.')
+    switch (message.type) {
+      case 'subscribe':
+        return this.#subscribe(message)
+      case 'bbox':
+        return this.#moveBox(message)
+      case 'unsubscribe':
+        return this.#unsubscribe(message.sub)
+      case 'write':
+        // The principal of now: a refresh that comes before its turn does not change who wrote it.
+        return this.#writes.add(message, length, this.#principal)
+      case 'ping':
+        return this.#reply({ type: 'pong', cursors: this.#cursors() })
+    }
+  }
+
+  async #authenticate({ token }: AuthMessage): Promise<void> {
+    const { verifier, expiryToleranceSeconds } = this.#context
+    if (verifier === null) return this.#reply({ type: 'authenticated', expiresAt: null })
+    let principal: Principal
+    try {
+      principal = await verifier.verify(token)
+    } catch (error) {
+      if (!(error instanceof AuthError)) throw error
+      return this.close(CloseCode.unauthorized, error.message)
+    }
+    if (this.#closed) return
+    if (this.#principal !== null && this.#principal.subject !== principal.subject) {
+      // A write that waits for its turn must never run as somebody else.
+      return this.close(
+        CloseCode.unauthorized,
+        'The new token has another `sub`. Open another socket for another user.',
+      )
+    }
+    if (this.#deadline !== null) clearTimeout(this.#deadline)
+    this.#reply({ type: 'authenticated', expiresAt: principal.expiresAt })
+    this.#principal = principal
+    for (const subscription of this.#subscriptions.values()) subscription.principalChanged()
+    if (expiryToleranceSeconds !== null && principal.expiresAt !== null) {
+      this.#expiry.set((principal.expiresAt + expiryToleranceSeconds) * 1_000, () =>
+        this.close(CloseCode.unauthorized, 'The token has expired.'),
+      )
+    }
+  }
+
+  async #subscribe({ sub: name, table: tableName, bbox, resume }: SubscribeMessage): Promise<void> {
+    if (this.#subscriptions.has(name))
+      return this.close(CloseCode.badMessage, 'A subscription of this name is open.')
+    const refuse = (code: EndCode, message: string) =>
+      this.#reply({ type: 'ended', sub: name, code, message })
+    if (this.#subscriptions.size >= SUBSCRIPTIONS_PER_SOCKET_MAX) {
+      return refuse(
+        'too_many_subscriptions',
+        `A socket may have ${SUBSCRIPTIONS_PER_SOCKET_MAX} subscriptions.`,
+      )
+    }
+    const table = this.#context.hub.tableNamed(tableName)
+    if (table === null) return refuse('unknown_table', 'This server does not serve a table of that name.')
+    const problem = boxProblem(table, bbox)
+    if (problem !== null) return refuse('invalid', problem)
+    const opened = await this.#context.hub.open({
+      name,
+      table,
+      bbox: bbox ?? null,
+      subscriber: this,
+      resume: resume ?? null,
+    })
+    if (opened === null) return refuse('error', 'This table is not served at the moment.')
+    const { subscription, resumed } = opened
+    if (this.#closed) return subscription.stop()
+    // The table may have been altered meanwhile, and the client been told.
+    if (subscription.isEnded) return
+    this.#subscriptions.set(name, subscription)
+    this.#reply({ type: 'subscribed', sub: name, table: table.info, resumed })
+    subscription.start()
+  }
+
+  /** Waits for what the subscription has under way: subscribing and leaving in a loop must not pile up reads. */
+  async #unsubscribe(name: string): Promise<void> {
+    const subscription = this.#subscriptions.get(name)
+    if (subscription === undefined) return
+    subscription.stop()
+    this.#subscriptions.delete(name)
+    await subscription.finished()
+  }
+
+  #moveBox({ sub, seq, bbox }: BboxMessage): void {
+    const subscription = this.#subscriptions.get(sub)
+    // It may have ended while this message was on its way.
+    if (subscription === undefined) return
+    const problem =
+      subscription.bbox === null ? 'This table has no geometry and takes no bbox.' : bboxProblem(bbox)
+    if (problem !== null) return subscription.end('invalid', problem)
+    subscription.setBbox(bbox, seq)
+  }
+
+  #cursors(): Record<string, string> {
+    const cursors: [string, string][] = []
+    for (const [name, { cursor }] of this.#subscriptions) if (cursor !== null) cursors.push([name, cursor])
+    return Object.fromEntries(cursors)
+  }
+
+  #reply(message: ServerMessage): void {
+    this.send(JSON.stringify(message))
+  }
+}
+
+function boxProblem(table: Table, bbox: SubscribeMessage['bbox']): string | null {
+  if (table.geometry === null)
+    return bbox === undefined ? null : 'This table has no geometry and takes no bbox.'
+  return bbox === undefined ? 'This table needs a bbox: [west, south, east, north].' : bboxProblem(bbox)
+}
+
+/** Whether a text has more bytes than that in UTF-8, where a UTF-16 unit has at most three. */
+function isLonger(text: string, bytes: number): boolean {
+  return text.length * 3 > bytes && Buffer.byteLength(text) > bytes
+}

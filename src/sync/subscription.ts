@@ -1,0 +1,514 @@
+/**
+ * One subscription: what it holds, what may have changed for it, and the loop that brings the two together. It is
+ * *live* when nothing is outstanding; then the hub reads for it along with everybody of its class. Otherwise it catches
+ * up by itself, at the pace of its socket, and the hub only leaves it ids.
+ */
+import type { Principal } from '../auth/principal.ts'
+import type { ClassResult, ReadRow } from '../db/as-principal.ts'
+import type { Table } from '../db/catalog.ts'
+import { isVisibleIn } from '../db/cursor.ts'
+import { errorCode } from '../db/error-code.ts'
+import { intersects, rectanglesOf } from '../wire/bbox.ts'
+import { GONE_IDS_MAX, ROW_BYTES_MAX, ROWS_PER_SUBSCRIPTION_MAX, VIEW_FRAME_BYTES } from '../wire/limits.ts'
+import type { Bbox, EndCode, Id } from '../wire/messages.ts'
+import { endOf } from './end-code.ts'
+import { classOf, type PrincipalClass } from './principal-class.ts'
+import type { RowSize } from './row-size.ts'
+import type { Subscriber } from './subscriber.ts'
+import { chunksOf, type ViewParts, viewFrame } from './view-frame.ts'
+
+/** What a subscription asks of the hub that it belongs to. */
+export interface SubscriptionHome {
+  readonly table: Table
+  /** The text of the cursor up to where changes have been handed out. */
+  readonly cursorText: string
+  readonly snapshot: string
+  readonly reader: ViewReader
+  readonly rowSize: RowSize
+  unregister(subscription: Subscription): void
+  moved(subscription: Subscription): void
+  /** The table is not what a read was made for: look again, then tell every subscription. Never rejects. */
+  tableChanged(): Promise<void>
+}
+
+/** Who reads: the claims to read under, and the socket that it counts for. */
+export interface ReadFor {
+  readonly class: PrincipalClass
+  readonly subscriber: Subscriber
+}
+
+/** The reads of a subscription that catches up. Each rejects with a database error, or with {@link TableChanged}. */
+export interface ViewReader {
+  /** Ids in view; one more than the limit means too many. */
+  ids(reader: ReadFor, bbox: Bbox | null): Promise<readonly Id[]>
+  rows(reader: ReadFor, ids: readonly Id[]): Promise<ClassResult>
+  /** Streams the rows in view, large ones without their JSON. `take` gets runs of them; when it resolves to false the reading stops. */
+  stream(
+    reader: ReadFor,
+    bbox: Bbox | null,
+    take: (rows: readonly { readonly id: Id; readonly json: string | null }[]) => Promise<boolean>,
+  ): Promise<void>
+}
+
+/** The table's columns or policies are others than the reader believed. Nothing that was read may be sent. */
+export class TableChanged extends Error {}
+
+/**
+ * How much of the view must be compared with the database: nothing; which rows are in it (after a claims swap or a new
+ * box, where the rows held are still right); or all of it (changes were lost count of).
+ */
+type Compare = 'nothing' | 'membership' | 'everything'
+
+/** What one catch-up read should bring: a few frames. */
+const READ_BYTES = 512 * 1024
+/**
+ * How long a snapshot may stream: it has a connection to itself meanwhile. What is left then is read in small reads, for
+ * which everybody takes turns.
+ */
+const SNAPSHOT_MS_MAX = 3_000
+const RETRY_MS = 500
+const WATCHED_BOXES_MAX = 8
+const GLOBE: Bbox = [-180, -90, 180, 90]
+
+export interface SubscriptionOptions {
+  readonly name: string
+  readonly bbox: Bbox | null
+  readonly subscriber: Subscriber
+  readonly home: SubscriptionHome
+  /** Ids that a resuming client says it holds. */
+  readonly held: Iterable<Id>
+}
+
+export class Subscription {
+  readonly name: string
+  readonly subscriber: Subscriber
+  readonly #home: SubscriptionHome
+  readonly #held: Set<Id>
+  readonly #dirty = new Set<Id>()
+  /** Batches written on this socket, with their transactions, until the view has them. */
+  readonly #unsettled = new Map<string, bigint>()
+  #bbox: Bbox | null
+  /**
+   * The boxes that rows held may lie in: the newest, and those before it until a comparison has let go of what is only
+   * in them. A change there must be noticed, or a box that comes back would find a row held but out of date.
+   */
+  #watched: readonly Bbox[] | null
+  #class: PrincipalClass
+  #classPrincipal: Principal
+  #compare: Compare
+  /** Grows whenever what was being read may no longer be sent as it is: another box, other claims, another table. */
+  #generation = 0
+  #requested = 0
+  #completed = -1
+  #stretch = 0
+  /** From the beginning: nothing is sent before {@link start}. */
+  #catchingUp = true
+  #run: Promise<void> = Promise.resolve()
+  #ended = false
+  #onWritable: (() => void) | null = null
+
+  constructor({ name, bbox, subscriber, home, held }: SubscriptionOptions) {
+    this.name = name
+    this.subscriber = subscriber
+    this.#home = home
+    this.#bbox = bbox
+    this.#held = new Set(held)
+    // What a resuming client holds may lie in whatever box it had before.
+    this.#watched = bbox === null ? null : this.#held.size > 0 ? [GLOBE] : [bbox]
+    this.#classPrincipal = subscriber.principal
+    this.#class = classOf(subscriber.principal, home.table)
+    this.#compare = 'membership'
+  }
+
+  get bbox(): Bbox | null {
+    return this.#bbox
+  }
+
+  /** Where changes matter to it; null: everywhere. */
+  get watched(): readonly Bbox[] | null {
+    return this.#watched
+  }
+
+  get tableOid(): number {
+    return this.#home.table.oid
+  }
+
+  get class(): PrincipalClass {
+    return this.#class
+  }
+
+  get heldCount(): number {
+    return this.#held.size
+  }
+
+  get isEnded(): boolean {
+    return this.#ended
+  }
+
+  /** Whether the hub may read for it and deliver. Otherwise it wants the ids. */
+  get isLive(): boolean {
+    return (
+      !this.#catchingUp &&
+      !this.#ended &&
+      this.subscriber.writable &&
+      this.#classPrincipal === this.subscriber.principal
+    )
+  }
+
+  /**
+   * Numbers the stretches of being live. What the hub read in one may not be delivered in another: the subscription has
+   * read for itself in between, perhaps something newer.
+   */
+  get liveStretch(): number {
+    return this.#stretch
+  }
+
+  /** The cursor of a view that is complete; null while it is not. */
+  get cursor(): string | null {
+    return this.isLive ? this.#home.cursorText : null
+  }
+
+  /** Opens the view: reads what is in it, then goes live. */
+  start(): void {
+    this.#run = this.#loop()
+  }
+
+  /** Resolves when nothing of it is under way any more: what is read for it, even after its end, costs the database. */
+  finished(): Promise<void> {
+    return this.#run
+  }
+
+  /** Before the start: what the client says it holds cannot be built on. */
+  forgetHeld(): void {
+    this.#held.clear()
+  }
+
+  /** Before the start: a row changed while the client was away. `isNear`: it was or is in the box. */
+  notePast(id: Id, isNear: boolean): void {
+    if (isNear || this.#held.has(id)) this.#dirty.add(id)
+  }
+
+  /** These rows may be different now. */
+  markDirty(ids: Iterable<Id>): void {
+    if (this.#ended) return
+    for (const id of ids) this.#dirty.add(id)
+    if (this.#dirty.size > ROWS_PER_SUBSCRIPTION_MAX) this.markAllDirty()
+    this.#catchUp()
+  }
+
+  /** Any row may be different now. */
+  markAllDirty(): void {
+    if (this.#ended) return
+    this.#dirty.clear()
+    this.#compare = 'everything'
+    this.#catchUp()
+  }
+
+  /** Policies may answer differently now, for the same rows. */
+  recheck(): void {
+    if (this.#ended) return
+    this.#generation++
+    this.#class = classOf(this.subscriber.principal, this.#home.table)
+    this.#classPrincipal = this.subscriber.principal
+    this.#needMembership()
+  }
+
+  /** The socket's principal was swapped. Costs nothing where the table's policies cannot tell the two apart. */
+  principalChanged(): void {
+    const next = classOf(this.subscriber.principal, this.#home.table)
+    this.#classPrincipal = this.subscriber.principal
+    if (next.key === this.#class.key) {
+      this.#class = next
+      return
+    }
+    this.recheck()
+  }
+
+  setBbox(bbox: Bbox, sequence: number): void {
+    if (this.#ended) return
+    this.#bbox = bbox
+    this.#requested = sequence
+    this.#generation++
+    this.#watch([...(this.#watched ?? []), bbox])
+    this.#needMembership()
+  }
+
+  /** The socket takes frames again. */
+  onDrain(): void {
+    this.#onWritable?.()
+    this.#catchUp()
+  }
+
+  /** Remembers a batch until its effect is in the view. */
+  awaitBatch(batch: string, xid: bigint): void {
+    if (this.#ended) return
+    this.#unsettled.set(batch, xid)
+    if (this.isLive) this.reportSettled()
+  }
+
+  /** Tells the client of batches that the view has by now, if there are any. */
+  reportSettled(): void {
+    if (this.#unsettled.size === 0 || !this.isLive) return
+    const settled = this.#takeSettled()
+    if (settled.length > 0) this.#send({ sub: this.name, cursor: this.#home.cursorText, settled })
+  }
+
+  /**
+   * What the hub read for this subscription's class. Only for a live one whose class that still is. `cursor`: where
+   * that brings the view, if it is all of it.
+   */
+  deliver(ids: Iterable<Id>, rows: ReadonlyMap<Id, ReadRow>, cursor: string | undefined): void {
+    this.#tell(ids, rows, cursor)
+  }
+
+  /** Ends the subscription with a code. Nothing is sent after it (invariant 8). */
+  end(code: EndCode, message: string): void {
+    if (this.#ended) return
+    this.stop()
+    this.subscriber.ended(this.name, code, message)
+  }
+
+  /** Forgets everything, without a word to the client. */
+  stop(): void {
+    this.#ended = true
+    this.#home.unregister(this)
+    this.#held.clear()
+    this.#dirty.clear()
+    this.#unsettled.clear()
+    this.#onWritable?.()
+  }
+
+  #watch(boxes: readonly Bbox[]): void {
+    // Boxes that move faster than they can be compared are watched as one: the whole globe.
+    this.#watched = boxes.length > WATCHED_BOXES_MAX ? [GLOBE] : boxes
+    this.#home.moved(this)
+  }
+
+  #needMembership(): void {
+    if (this.#compare === 'nothing') this.#compare = 'membership'
+    this.#catchUp()
+  }
+
+  /** Starts the loop unless it runs. Synchronously not live from here on, so the hub delivers nothing in between. */
+  #catchUp(): void {
+    if (this.#catchingUp || this.#ended) return
+    this.#catchingUp = true
+    this.#stretch++
+    this.#run = this.#loop()
+  }
+
+  /** Never rejects. Returns with `#catchingUp` cleared by {@link #caughtUp}, or once the subscription has ended. */
+  async #loop(): Promise<void> {
+    while (!this.#ended) {
+      try {
+        if (!this.subscriber.writable) await this.#untilWritable()
+        else if (this.#compare !== 'nothing') await this.#compareView()
+        else if (this.#dirty.size > 0) await this.#readDirty()
+        else return this.#caughtUp()
+      } catch (error) {
+        await this.#recover(error)
+      }
+    }
+  }
+
+  async #compareView(): Promise<void> {
+    const compare = this.#compare
+    const generation = this.#generation
+    // Changes from here on are in what is read now, or come as dirty ids.
+    this.#compare = 'nothing'
+    try {
+      if (this.#held.size === 0 && this.#completed < 0) await this.#streamView(generation)
+      else await this.#compareIds(generation, compare)
+    } catch (error) {
+      this.#restoreCompare(compare)
+      throw error
+    }
+    if (generation !== this.#generation) this.#restoreCompare(compare)
+  }
+
+  #restoreCompare(compare: Compare): void {
+    if (this.#compare !== 'everything') this.#compare = compare
+  }
+
+  /** The first view, straight from one cursor. What a slow socket does not take in time is compared for later. */
+  async #streamView(generation: number): Promise<void> {
+    const giveUpAt = performance.now() + SNAPSHOT_MS_MAX
+    await this.#home.reader.stream(this, this.#bbox, async (rows) => {
+      const streamed = rows.flatMap(({ id, json }) => {
+        if (json !== null) return [{ id, json }]
+        this.#dirty.add(id)
+        return []
+      })
+      for (const chunk of chunksOf(streamed, VIEW_FRAME_BYTES)) {
+        if (generation !== this.#generation || this.#ended) return false
+        const leftMs = giveUpAt - performance.now()
+        if (leftMs <= 0 || (!this.subscriber.writable && !(await this.#writableWithin(leftMs)))) {
+          this.#restoreCompare('membership')
+          return false
+        }
+        if (generation !== this.#generation || this.#ended || this.#tooLarge(chunk)) return false
+        for (const { id } of chunk) this.#held.add(id)
+        if (this.#tooMany(this.#held.size)) return false
+        this.#send({ sub: this.name, rows: chunk.map(({ json }) => json) })
+      }
+      return true
+    })
+  }
+
+  async #compareIds(generation: number, compare: Compare): Promise<void> {
+    const ids = await this.#home.reader.ids(this, this.#bbox)
+    if (generation !== this.#generation || this.#ended || this.#tooMany(ids.length)) return
+    const inView = new Set(ids)
+    const gone = [...this.#held].filter((id) => !inView.has(id))
+    for (const id of inView) if (compare === 'everything' || !this.#held.has(id)) this.#dirty.add(id)
+    for (const id of gone) this.#held.delete(id)
+    for (let from = 0; from < gone.length; from += GONE_IDS_MAX) {
+      this.#send({ sub: this.name, gone: gone.slice(from, from + GONE_IDS_MAX) })
+    }
+  }
+
+  async #readDirty(): Promise<void> {
+    const generation = this.#generation
+    const ids: Id[] = []
+    const idsMax = this.#home.rowSize.rowsIn(READ_BYTES)
+    for (const id of this.#dirty) {
+      if (ids.length === idsMax) break
+      ids.push(id)
+      this.#dirty.delete(id)
+    }
+    let result: ClassResult
+    try {
+      result = await this.#home.reader.rows(this, ids)
+    } catch (error) {
+      for (const id of ids) this.#dirty.add(id)
+      throw error
+    }
+    if (this.#ended) return
+    if (generation !== this.#generation) {
+      for (const id of ids) this.#dirty.add(id)
+    } else if ('error' in result) {
+      this.endBySqlState(result.error)
+    } else {
+      for (const id of result.unread) this.#dirty.add(id)
+      const unread = new Set(result.unread)
+      const read = ids.filter((id) => !unread.has(id))
+      this.#tell(read, new Map(result.rows.map((row) => [row.id, row])), undefined)
+    }
+  }
+
+  /** A read of this class failed with an SQLSTATE. */
+  endBySqlState(sqlState: string): void {
+    const { code, message } = endOf(sqlState)
+    this.end(code, message)
+  }
+
+  #caughtUp(): void {
+    if (this.#bbox !== null && (this.#watched?.length !== 1 || this.#watched[0] !== this.#bbox)) {
+      this.#watch([this.#bbox])
+    }
+    // Live before the frame goes out: the send may find the socket full, and then it is not.
+    this.#catchingUp = false
+    const complete = this.#completed < this.#requested ? this.#requested : undefined
+    this.#completed = this.#requested
+    this.#send({ sub: this.name, cursor: this.#home.cursorText, complete, settled: this.#takeSettled() })
+  }
+
+  async #recover(error: unknown): Promise<void> {
+    if (error instanceof TableChanged) {
+      this.#generation++
+      return this.#home.tableChanged()
+    }
+    const code = errorCode(error)
+    const end = endOf(code)
+    // An SQLSTATE of the statement itself ends the subscription; anything else is the connection's trouble and passes.
+    if (end.isFinal) return this.end(end.code, end.message)
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
+  }
+
+  /**
+   * Tells the client about these rows: those in view, and those it holds that are not. Stops where the socket takes no
+   * more; the rest is dirty again, to be read when it does.
+   */
+  #tell(ids: Iterable<Id>, rows: ReadonlyMap<Id, ReadRow>, cursor: string | undefined): void {
+    const gone: Id[] = []
+    const inView: ReadRow[] = []
+    for (const id of ids) {
+      const row = rows.get(id)
+      if (row !== undefined && this.#isInBox(row)) inView.push(row)
+      else if (this.#held.delete(id)) gone.push(id)
+    }
+    if (inView.length + gone.length === 0 || this.#tooLarge(inView)) return
+    const chunks = [...chunksOf(inView, VIEW_FRAME_BYTES)]
+    const last = chunks.pop() ?? []
+    for (const [index, chunk] of chunks.entries()) {
+      if (!this.#sendRows({ rows: chunk })) {
+        if (gone.length > 0) this.#send({ sub: this.name, gone })
+        return this.markDirty([...chunks.slice(index + 1), last].flatMap((rest) => rest.map(({ id }) => id)))
+      }
+    }
+    const settled = cursor === undefined ? [] : this.#takeSettled()
+    this.#sendRows({ rows: last, gone, cursor, settled })
+  }
+
+  /** False if the socket takes no more after this. */
+  #sendRows({ rows, ...parts }: { rows: readonly ReadRow[] } & Omit<ViewParts, 'sub' | 'rows'>): boolean {
+    for (const { id } of rows) this.#held.add(id)
+    if (this.#tooMany(this.#held.size)) return false
+    this.#send({ sub: this.name, rows: rows.map(({ json }) => json), ...parts })
+    return this.subscriber.writable
+  }
+
+  #isInBox({ minX, minY, maxX, maxY }: ReadRow): boolean {
+    if (this.#bbox === null) return true
+    if (minX === null || minY === null || maxX === null || maxY === null) return false
+    return rectanglesOf(this.#bbox).some((rectangle) => intersects({ minX, minY, maxX, maxY }, rectangle))
+  }
+
+  #send(parts: ViewParts): void {
+    this.subscriber.send(viewFrame(parts))
+  }
+
+  #takeSettled(): string[] {
+    const settled: string[] = []
+    for (const [batch, xid] of this.#unsettled) {
+      if (!isVisibleIn(xid, this.#home.snapshot)) continue
+      settled.push(batch)
+      this.#unsettled.delete(batch)
+    }
+    return settled
+  }
+
+  #tooMany(count: number): boolean {
+    if (count <= ROWS_PER_SUBSCRIPTION_MAX) return false
+    this.end(
+      'too_many_rows',
+      `More than ${ROWS_PER_SUBSCRIPTION_MAX} rows are in view. Ask for a smaller box.`,
+    )
+    return true
+  }
+
+  #tooLarge(rows: readonly { readonly json: string }[]): boolean {
+    if (rows.every(({ json }) => json.length <= ROW_BYTES_MAX)) return false
+    this.end('row_too_large', `A row in view is larger than ${ROW_BYTES_MAX} bytes.`)
+    return true
+  }
+
+  #untilWritable(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onWritable = () => {
+        this.#onWritable = null
+        resolve()
+      }
+    })
+  }
+
+  async #writableWithin(milliseconds: number): Promise<boolean> {
+    let timer: ReturnType<typeof setTimeout> | undefined
+    const patience = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, milliseconds)
+    })
+    await Promise.race([this.#untilWritable(), patience])
+    clearTimeout(timer)
+    return this.subscriber.writable
+  }
+}

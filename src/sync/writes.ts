@@ -1,0 +1,154 @@
+/**
+ * Applies a batch of edits under a principal: one transaction, a savepoint for each edit, and the outcome recorded in
+ * the same transaction, so that a batch sent twice is applied once (invariant 7).
+ */
+import type { Sql, TransactionSql } from 'postgres'
+import type { Principal } from '../auth/principal.ts'
+import { asPrincipal } from '../db/as-principal.ts'
+import type { Table } from '../db/catalog.ts'
+import { errorCode } from '../db/error-code.ts'
+import { ROW_BYTES_MAX } from '../wire/limits.ts'
+import type { Edit, EditOutcome } from '../wire/messages.ts'
+import { type EditStatement, editStatement, InvalidEdit } from './edit-sql.ts'
+import { settingsOf } from './principal-class.ts'
+import { rowLengthSql } from './read-sql.ts'
+import { rejectionOf } from './rejection.ts'
+
+export interface AppliedBatch {
+  readonly edits: readonly EditOutcome[]
+  /** The transaction that applied it; null if nothing was applied. */
+  readonly xid: bigint | null
+}
+
+/** The batch is new, and may not be taken now. Nothing was decided or written. */
+export class NotAdmitted extends Error {}
+
+/** Serialization failures and deadlocks are Postgres asking for another try (Postgres §13.5). */
+const ATTEMPTS_MAX = 4
+/** How long one edit may run, triggers and all. Then it is rejected with `timeout`. */
+const EDIT_TIMEOUT_MS = 10_000
+/** How long one edit may wait for a lock of the application. */
+const LOCK_TIMEOUT_MS = 5_000
+/** After this the edits of a batch that have not begun are rejected with `timeout`: a batch holds a connection. */
+const BATCH_TIMEOUT_MS = 10_000
+
+export interface Batch {
+  readonly principal: Principal
+  /** Whom its turn counts for: the user, or the socket where nobody is known. */
+  readonly owner: unknown
+  readonly table: Table
+  readonly id: string
+  readonly edits: readonly Edit[]
+  /** Asked once it is known that the batch is new: one that was applied before is answered whatever the limits say. */
+  readonly admit: () => boolean
+}
+
+/**
+ * Resolves to the batch's outcome: the recorded one if it was applied before. Rejects only where nothing was decided: with
+ * {@link NotAdmitted}, or because the database is away, and then the same batch can be sent again.
+ */
+export async function applyBatch(sql: Sql, batch: Batch): Promise<AppliedBatch> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const settings = settingsOf(batch.principal, batch.table)
+      const scope = {
+        settings,
+        access: 'read write',
+        timeoutMs: EDIT_TIMEOUT_MS,
+        lockTimeoutMs: LOCK_TIMEOUT_MS,
+      } as const
+      return await asPrincipal(sql, scope, (transaction) => inTransaction(transaction, batch))
+    } catch (error) {
+      const code = errorCode(error)
+      if ((code !== '40001' && code !== '40P01') || attempt === ATTEMPTS_MAX) throw error
+    }
+  }
+}
+
+/** Keeps the batch ids of users apart. Issuers may reuse each other's subjects, so `iss` is part of it. */
+function subjectOf({ subject, settings }: Principal): string {
+  return subject === null ? '' : JSON.stringify([settings.get('datum.iss') ?? null, subject])
+}
+
+async function inTransaction(
+  transaction: TransactionSql,
+  { principal, table, id, edits, admit }: Batch,
+): Promise<AppliedBatch> {
+  const subject = subjectOf(principal)
+  const [begun] = await transaction<{ recorded: { outcome: EditOutcome[]; xid: string } | null }[]>`
+    select datum.begin_batch(${subject}, ${id}::uuid) as recorded`
+  const recorded = begun?.recorded ?? null
+  if (recorded !== null) return { edits: recorded.outcome, xid: xidOf(recorded.outcome, recorded.xid) }
+  if (!admit()) throw new NotAdmitted()
+  // A deferred constraint would fail the commit, and every edit with it: check each edit's when it runs.
+  await transaction.unsafe('set constraints all immediate')
+  const outcomes: EditOutcome[] = []
+  const giveUpAt = performance.now() + BATCH_TIMEOUT_MS
+  for (const edit of edits) {
+    outcomes.push(performance.now() < giveUpAt ? await applyEdit(transaction, table, edit) : TOO_LATE)
+  }
+  const [finished] = await transaction<{ xid: string }[]>`
+    select datum.finish_batch(${subject}, ${id}::uuid, ${JSON.stringify(outcomes)}::text::json), pg_current_xact_id()::text as xid`
+  return { edits: outcomes, xid: xidOf(outcomes, finished?.xid ?? '0') }
+}
+
+/** From this size on an edit may make a row too large. Rows below are left far from it by small edits. */
+const LARGE_EDIT_CHARACTERS = 64 * 1024
+
+const TOO_LATE: EditOutcome = {
+  status: 'rejected',
+  code: 'timeout',
+  message: 'The edits before it in the batch took too long.',
+}
+
+function xidOf(outcomes: readonly EditOutcome[], xid: string): bigint | null {
+  return outcomes.some(({ status }) => status === 'applied') ? BigInt(xid) : null
+}
+
+async function applyEdit(transaction: TransactionSql, table: Table, edit: Edit): Promise<EditOutcome> {
+  try {
+    const statement = editStatement(table, edit)
+    return await transaction.savepoint(async (savepoint) => {
+      const result = await savepoint.unsafe<{ id?: string }[]>(
+        statement.text,
+        statement.parameters.map((value) =>
+          typeof value === 'string' ? value : savepoint.json(value as never),
+        ) as never[],
+      )
+      // Row security hides rows from UPDATE and DELETE without an error: then there was nothing of that id for this user.
+      if (result.count === 0)
+        return { status: 'rejected', code: 'not_found', message: 'There is no such row.' }
+      const id = statement.id ?? result[0]?.id ?? ''
+      await refuseTooLarge(savepoint, table, id, statement)
+      return { status: 'applied', id }
+    })
+  } catch (error) {
+    if (error instanceof RowTooLarge) {
+      return {
+        status: 'rejected',
+        code: 'too_large',
+        message: `A row may have ${ROW_BYTES_MAX} bytes as JSON.`,
+      }
+    }
+    if (error instanceof InvalidEdit) {
+      return { status: 'rejected', code: 'invalid', message: `Not a valid edit: ${error.message}.` }
+    }
+    const rejection = rejectionOf(error)
+    if (rejection === null) throw error
+    return { status: 'rejected', ...rejection }
+  }
+}
+
+class RowTooLarge extends Error {}
+
+/** A row that is too large to be sent would end the view of everybody who sees it. Small edits cannot make one. */
+async function refuseTooLarge(
+  savepoint: TransactionSql,
+  table: Table,
+  id: string,
+  { parameters }: EditStatement,
+): Promise<void> {
+  if (JSON.stringify(parameters).length < LARGE_EDIT_CHARACTERS) return
+  const [row] = await savepoint.unsafe<{ length: number }[]>(rowLengthSql(table), [id])
+  if (row !== undefined && row.length > ROW_BYTES_MAX) throw new RowTooLarge()
+}

@@ -1,0 +1,54 @@
+/**
+ * Every bound of the protocol, with its unit and the reason for its number. Shared by server and client.
+ */
+
+/** The version that both sides name in `Sec-WebSocket-Protocol`. A frame's shape never changes within a version. */
+export const SUBPROTOCOL = 'datum.v1'
+
+/** How long a socket may stay open without authenticating. Long enough for a slow token endpoint on a phone. */
+export const AUTH_DEADLINE_SECONDS = 10
+
+/** Largest frame before authentication, in bytes: the largest token that is accepted, and its envelope. */
+export const PRE_AUTH_FRAME_BYTES_MAX = 17 * 1024
+
+/** Largest token, in bytes. Web servers commonly refuse headers past 8–16 KiB, so issuers stay below. */
+export const TOKEN_BYTES_MAX = 16 * 1024
+
+/** Largest frame after authentication, in bytes: a resume that lists 100,000 UUIDs fits. */
+export const FRAME_BYTES_MAX = 4 * 1024 * 1024
+
+/** Edits in one batch. Each runs in its own savepoint, so a batch holds its transaction open for this many statements. */
+export const EDITS_PER_BATCH_MAX = 500
+
+/** Batches of one socket that may be waiting for the database. Further ones are answered `unavailable`. */
+export const BATCHES_WAITING_MAX = 64
+
+/** Subscriptions of one socket. */
+export const SUBSCRIPTIONS_PER_SOCKET_MAX = 16
+
+/** Rows that one subscription may hold. A box with more is refused with `too_many_rows`: zoom in. */
+export const ROWS_PER_SUBSCRIPTION_MAX = 100_000
+
+/** Largest row as JSON text, in characters. A larger one ends the subscription with `row_too_large`. Half of what may be queued. */
+export const ROW_BYTES_MAX = 8 * 1024 * 1024
+
+/** A `view` frame is cut once it is this long, in bytes, so that one socket's catch-up interleaves with the others'. */
+export const VIEW_FRAME_BYTES = 256 * 1024
+
+/** Characters of a row id, of a subscription's name, and of a batch's id. */
+export const ID_LENGTH_MAX = 256
+
+/** What the server queues for a socket that does not read, in bytes, before it closes the socket. */
+export const QUEUED_BYTES_MAX = 16 * 1024 * 1024
+
+/** How deep the JSON of a message may be nested. GeoJSON needs 8. */
+export const NESTING_MAX = 64
+
+/** Messages of one socket that may be waiting while an earlier one (a token, say) is worked on. */
+export const INBOX_MESSAGES_MAX = 256
+
+/** Characters of one socket's messages, and of its batches, that may be waiting: two of the largest frames. */
+export const WAITING_CHARACTERS_MAX = 2 * FRAME_BYTES_MAX
+
+/** Ids in one `gone`. With the longest ids this is a frame of a few hundred kilobytes. */
+export const GONE_IDS_MAX = 1_000

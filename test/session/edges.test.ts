@@ -1,0 +1,77 @@
+/** Smaller things, each on its own. */
+import { expect, setDefaultTimeout, test } from 'bun:test'
+import { connect } from 'node:net'
+import { createWorld, TEST_TIMEOUT_MS, ZURICH } from '../support/fixture.ts'
+import { features } from '../support/table-spec.ts'
+import { mintToken } from '../support/token.ts'
+
+setDefaultTimeout(TEST_TIMEOUT_MS)
+const alice = { sub: 'alice', org_id: 'a' }
+
+test('I4: a lock of the application on the table (VACUUM FULL, ALTER TABLE) for 20 s ends no view', async () => {
+  await using world = await createWorld()
+  if (world.kind === 'embedded') return
+  await world.put({ org: 'a' })
+  const { client, view } = await world.watch(alice)
+  await world.admin.begin(async (transaction) => {
+    await transaction`lock table features in access exclusive mode`
+    client.send({ type: 'bbox', sub: 's', seq: 1, bbox: [8, 47, 9.1, 48.1] })
+    await Bun.sleep(20_000)
+  })
+  await client.until(() => view.complete === 1 || view.ended !== null, 'complete or ended')
+  expect(view.ended).toBeNull()
+})
+
+test('a number that JSON.parse makes Infinity is refused, not written as NULL', async () => {
+  await using world = await createWorld({ tables: [features({ columns: ', height float8' })] })
+  const id = await world.put({ org: 'a' })
+  await world.admin`update features set height = 5`
+  const { client } = await world.watch(alice)
+  const batch = crypto.randomUUID()
+  client.sendRaw(
+    `{"type":"write","batch":"${batch}","edits":[{"op":"update","id":"${id}","columns":{"height":1e999}}]}`,
+  )
+  const outcome = await client.until(
+    () => client.closed ?? client.frames.find((frame) => frame.type === 'outcome'),
+    'an answer',
+  )
+  const [row] = await world.admin`select height from features where id = ${id}`
+  expect({ outcome: JSON.stringify(outcome).slice(0, 60), height: row?.height }).toMatchObject({ height: 5 })
+})
+
+test('an id with a lone surrogate is no other row’s id', async () => {
+  await using world = await createWorld({ tables: [features({ id: 'text' })] })
+  await world.put({ id: '\ufffd', org: 'a' })
+  const { client, view } = await world.watch(alice)
+  client.sendRaw(`{"type":"write","batch":"${crypto.randomUUID()}","edits":[{"op":"delete","id":"\\ud800"}]}`)
+  await client.next('outcome').catch(() => {})
+  await world.barrier(client, alice)
+  expect(view.rows.size).toBe(1)
+})
+
+test('enforce_expiry and clock_tolerance agree: a token that is accepted is not expired at once', async () => {
+  await using world = await createWorld({ auth: { enforceExpiry: true, clockToleranceSeconds: 60 } })
+  const client = await world.open()
+  await client.authenticate(await mintToken({ ...alice, exp: Math.floor(Date.now() / 1000) - 5 }))
+  const view = await client.subscribe({ bbox: ZURICH })
+  expect(view.complete).toBe(0)
+  await Bun.sleep(500)
+  expect(client.closed).toBeNull()
+})
+
+for (const host of ['a b', '', '[', 'x:99999999', '%'])
+  test(`a request with the Host "${host}" shows no source code`, async () => {
+    await using world = await createWorld()
+    const socket = connect(world.server.port, '127.0.0.1')
+    let answer = ''
+    socket.on('data', (data) => {
+      answer += data.toString()
+    })
+    socket.on('error', () => {})
+    socket.write(`GET /healthz HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)
+    await Promise.race([new Promise((resolve) => socket.on('close', resolve)), Bun.sleep(2_000)])
+    socket.destroy()
+    if (!/^HTTP\/1.1 (2|4)/.test(answer)) console.error(answer.slice(0, 200))
+    expect(answer).not.toMatch(/src\/http|node_modules|\.ts:/)
+    expect((await fetch(`${world.server.url}/healthz`)).status).toBe(200)
+  })

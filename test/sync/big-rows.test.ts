@@ -1,0 +1,59 @@
+/** Rows much larger than the average so far. Invariants 9 and 10. */
+import { expect, setDefaultTimeout, test } from 'bun:test'
+import { readForClasses } from '../../src/db/as-principal.ts'
+import { readTable } from '../../src/db/catalog.ts'
+import { rowsByIdSql } from '../../src/sync/read-sql.ts'
+import { createWorld, TEST_TIMEOUT_MS } from '../support/fixture.ts'
+import { features } from '../support/table-spec.ts'
+
+setDefaultTimeout(TEST_TIMEOUT_MS)
+const alice = { sub: 'alice', org_id: 'a' }
+
+test('I10: a shared read brings so many characters at most, and the ids of what it left out', async () => {
+  await using world = await createWorld({ tables: [features({ columns: ', body text' })] })
+  const ids = await Promise.all(Array.from({ length: 6 }, () => world.put({ org: 'a' })))
+  await world.admin`update features set body = repeat('x', 1000000)`
+  const { sql } = world.openDatabase()
+  const table = await readTable(sql, world.config.tables[0]!)
+  const classes = [{ settings: { 'datum.org_id': 'a' }, ids }]
+  const limits = { timeoutMs: null, lengthMax: 2_500_000 }
+  const { results } = await readForClasses(sql, classes, rowsByIdSql(table), table.oid, limits)
+  const [result] = results
+  if (result === undefined || 'error' in result) throw new Error('no rows')
+  expect(result.rows).toHaveLength(2)
+  expect(new Set([...result.rows.map(({ id }) => id), ...result.unread])).toEqual(new Set(ids))
+})
+
+test('I4: rows that one read has no room for arrive all the same, initially and when they change', async () => {
+  await using world = await createWorld({ tables: [features({ columns: ', body text' })] })
+  await world.admin`
+    insert into features (org_id, body, geom)
+    select 'a', repeat('x', 1000000), st_setsrid(st_makepoint(8.5, 47.5), 4326) from generate_series(1, 12)`
+  const { client, view } = await world.watch(alice)
+  expect(view.rows.size).toBe(12)
+  await world.admin`update features set size = 5`
+  await client.until(() => [...view.rows.values()].every(({ size }) => size === 5), 'every change')
+})
+
+test('I9: a client cannot make a row that ends the views of everybody else in its organisation', async () => {
+  await using world = await createWorld({ tables: [features({ columns: ', a text, b text, c text' })] })
+  const id = await world.put({ org: 'a' })
+  const bob = await world.watch({ sub: 'bob', org_id: 'a' })
+  const mallory = await world.connect({ sub: 'mallory', org_id: 'a' })
+  const text = 'x'.repeat(3_500_000)
+  for (const column of ['a', 'b', 'c'])
+    await mallory.write([{ op: 'update', id, columns: { [column]: text } }])
+  await world.admin`insert into features (org_id, name, geom) values ('a', 'last', st_setsrid(st_makepoint(8.5, 47.5), 4326))`
+  await bob.client.until(
+    () => bob.view.ended !== null || [...bob.view.rows.values()].some(({ name }) => name === 'last'),
+    'last',
+  )
+  expect(bob.view.ended).toBeNull()
+})
+
+test('I9: a row of 7 million CJK characters (21 MB) closes no socket', async () => {
+  await using world = await createWorld({ tables: [features({ columns: ', body text' })] })
+  const { client, view } = await world.watch(alice)
+  await world.admin`insert into features (org_id, body, geom) select 'a', repeat('漢', 7000000), st_setsrid(st_makepoint(8.5, 47.5), 4326)`
+  await client.until(() => view.rows.size === 1 || view.ended !== null, 'the row or an end')
+})

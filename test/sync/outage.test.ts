@@ -1,0 +1,103 @@
+/** What happens to the process when Postgres is there and does not answer. Invariant 5. */
+import { expect, setDefaultTimeout, test } from 'bun:test'
+import { mkdtemp } from 'node:fs/promises'
+import { connect, createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { openPostgres } from '../../src/db/postgres.ts'
+import { createLog } from '../../src/observe/log.ts'
+import { startProgram } from '../cli/run-program.ts'
+import { createWorld, TEST_TIMEOUT_MS } from '../support/fixture.ts'
+import { features } from '../support/table-spec.ts'
+import { mintToken, TEST_SECRET } from '../support/token.ts'
+import { WireClient } from '../support/wire-client.ts'
+
+setDefaultTimeout(TEST_TIMEOUT_MS)
+
+/** A way to Postgres that can be cut: what is open hangs, what is new is refused. */
+async function proxyTo(target: URL) {
+  const sockets = new Set<Socket>()
+  const server = createServer((inner) => {
+    const outer = connect(Number(target.port), target.hostname)
+    for (const socket of [inner, outer]) {
+      sockets.add(socket)
+      socket.on('error', () => {})
+      socket.on('close', () => sockets.delete(socket))
+    }
+    inner.on('data', (data) => outer.write(data))
+    outer.on('data', (data) => inner.write(data))
+    inner.on('close', () => outer.destroy())
+    outer.on('close', () => inner.destroy())
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return {
+    port: (server.address() as { port: number }).port,
+    /** `refuse`: new connections, too. */
+    cut(refuse: boolean) {
+      if (refuse) server.close()
+      for (const socket of sockets) socket.removeAllListeners('data').pause()
+    },
+    end() {
+      for (const socket of sockets) socket.destroy()
+    },
+  }
+}
+
+test('I5: a Postgres that hangs and takes no new connection does not end the process', async () => {
+  const policies = `alter table features enable row level security; alter table features force row level security;
+    create policy p on features using (org_id = current_setting('datum.org_id', true) and (name is distinct from 'slow' or pg_sleep(1) is not null))`
+  await using world = await createWorld({ tables: [features({ policies })] })
+  if (world.appUrl === null) return
+  const url = new URL(world.appUrl)
+  const proxy = await proxyTo(new URL(world.appUrl))
+  url.port = String(proxy.port)
+  const folder = await mkdtemp(join(tmpdir(), 'datum-review-'))
+  await Bun.write(
+    join(folder, 'datum.yaml'),
+    'table: {name: features, col_geom: geom}\nauth: {jwt_algorithm: HS256}\n',
+  )
+  const program = startProgram(folder, ['serve', '--port', '0', '-db', url.href], {
+    JWT_SECRET: new TextDecoder().decode(TEST_SECRET),
+  })
+  try {
+    const { url: at } = await program.ready()
+    const client = await WireClient.open(`${at.replace('http', 'ws')}/ws`)
+    await client.authenticate(await mintToken({ sub: 'alice', org_id: 'a' }))
+    const view = await client.subscribe({ bbox: [8, 47, 9, 48] })
+    expect(view.ended).toBeNull()
+    // A shared read that is under way when the network goes.
+    await world.put({ org: 'a', name: 'slow' })
+    await Bun.sleep(500)
+    proxy.cut(true)
+    const ended = await Promise.race([program.outcome, Bun.sleep(8_000)])
+    if (ended) console.error(ended.code, ended.stderr.slice(-1500))
+    expect(ended).toBeUndefined()
+  } finally {
+    program.kill('SIGKILL')
+    proxy.end()
+  }
+})
+
+test('I5: connections that go dead without a word are noticed, and the feed goes on over new ones', async () => {
+  await using world = await createWorld()
+  if (world.appUrl === null) return
+  const url = new URL(world.appUrl)
+  const proxy = await proxyTo(new URL(world.appUrl))
+  url.port = String(proxy.port)
+  const database = openPostgres(url.href, createLog('error'))
+  const server = await world.addServer({ database })
+  try {
+    const client = await world.connect({ sub: 'alice', org_id: 'a' }, { server })
+    const view = await client.subscribe({ bbox: [8, 47, 9, 48] })
+    proxy.cut(false)
+    const id = await world.put({ org: 'a' })
+    const seen = await Promise.race([
+      client.until(() => view.rows.has(id), 'the row').then(() => 'seen'),
+      Bun.sleep(40_000).then(() => 'not seen'),
+    ])
+    const ready = await fetch(`${server.url}/readyz`)
+    expect({ seen, ready: ready.status }).toEqual({ seen: 'seen', ready: 200 })
+  } finally {
+    proxy.end()
+  }
+})

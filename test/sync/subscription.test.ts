@@ -1,0 +1,127 @@
+/** Races within one subscription that a black box cannot be made to run into, with a reader that answers on demand. */
+import { expect, test } from 'bun:test'
+import { ANONYMOUS } from '../../src/auth/principal.ts'
+import type { ReadRow } from '../../src/db/as-principal.ts'
+import type { Table } from '../../src/db/catalog.ts'
+import { RowSize } from '../../src/sync/row-size.ts'
+import { Subscription, type SubscriptionHome, type ViewReader } from '../../src/sync/subscription.ts'
+import type { Bbox, Id, ViewMessage } from '../../src/wire/messages.ts'
+
+const WORLD: Bbox = [-180, -90, 180, 90]
+const SMALL: Bbox = [0, 0, 1, 1]
+
+const row = (id: Id, size: number): ReadRow => ({
+  id,
+  minX: 8,
+  minY: 47,
+  maxX: 8,
+  maxY: 47,
+  json: JSON.stringify({ id, size }),
+})
+
+/** A home without a database: the test answers each read. */
+function makeHome() {
+  const pendingIds: ((ids: readonly Id[]) => void)[] = []
+  const pendingRows: ((rows: readonly ReadRow[]) => void)[] = []
+  const frames: ViewMessage[] = []
+  const reader: ViewReader = {
+    ids: () => new Promise((resolve) => pendingIds.push(resolve)),
+    rows: () => new Promise((resolve) => pendingRows.push((rows) => resolve({ rows, unread: [] }))),
+    stream: async (_class, _bbox, take) => void (await take([row('x', 1)])),
+  }
+  const home: SubscriptionHome = {
+    table: {
+      oid: 1,
+      rowSecurity: false,
+      policyReads: { settings: new Set(), conclusive: true },
+    } as unknown as Table,
+    cursorText: 'cursor',
+    snapshot: '10:10:',
+    reader,
+    rowSize: new RowSize(),
+    unregister: () => {},
+    moved: () => {},
+    tableChanged: async () => {},
+  }
+  const subscriber = {
+    principal: ANONYMOUS,
+    writable: true,
+    send: (frame: string) => void frames.push(JSON.parse(frame)),
+    ended: () => {},
+  }
+  const subscription = new Subscription({ name: 's', bbox: WORLD, subscriber, home, held: [] })
+  return { subscription, frames, pendingIds, pendingRows, subscriber }
+}
+
+const settle = () => new Promise((resolve) => setTimeout(resolve, 0))
+
+test('I4: while a box is compared, changes in the boxes before it are still watched', async () => {
+  const { subscription, pendingIds } = makeHome()
+  subscription.start()
+  await settle()
+  expect(subscription.isLive).toBe(true)
+
+  subscription.setBbox(SMALL, 1)
+  await settle()
+  expect(subscription.watched).toEqual([WORLD, SMALL])
+  // Back before the comparison for the small box is answered: x is held all along, so its changes must count.
+  subscription.setBbox(WORLD, 2)
+  pendingIds.shift()?.([])
+  await settle()
+  expect(subscription.watched).toContain(WORLD)
+  pendingIds.shift()?.(['x'])
+  await settle()
+  expect(subscription.isLive).toBe(true)
+  expect(subscription.watched).toEqual([WORLD])
+})
+
+test('I4: boxes that move without end are watched within bounds', async () => {
+  const { subscription } = makeHome()
+  subscription.start()
+  await settle()
+  for (let seq = 1; seq <= 100; seq++) subscription.setBbox(SMALL, seq)
+  expect(subscription.watched?.length).toBeLessThanOrEqual(9)
+  expect(subscription.watched).toContainEqual(WORLD)
+})
+
+test('I4: a stretch of being live ends with every catching up, so that older shared reads are told apart', async () => {
+  const { subscription, pendingRows, frames } = makeHome()
+  subscription.start()
+  await settle()
+  const stretch = subscription.liveStretch
+  subscription.markDirty(['x'])
+  await settle()
+  pendingRows.shift()?.([row('x', 2)])
+  await settle()
+  expect(subscription.isLive).toBe(true)
+  expect(subscription.liveStretch).not.toBe(stretch)
+  expect(frames.at(-2)?.rows).toEqual([{ id: 'x', size: 2 }])
+})
+
+test('I6: what was read under the claims or the box of before is not sent', async () => {
+  const { subscription, pendingRows, pendingIds, frames } = makeHome()
+  subscription.start()
+  await settle()
+  subscription.markDirty(['x'])
+  await settle()
+  subscription.setBbox(SMALL, 1)
+  pendingRows.shift()?.([row('x', 2)])
+  await settle()
+  expect(frames.some((frame) => JSON.stringify(frame.rows ?? []).includes('"size":2'))).toBe(false)
+  pendingIds.shift()?.([])
+  await settle()
+  expect(frames.at(-1)?.gone).toEqual(['x'])
+})
+
+test('I8: nothing is sent after the end', async () => {
+  const { subscription, pendingRows, frames } = makeHome()
+  subscription.start()
+  await settle()
+  subscription.markDirty(['x'])
+  await settle()
+  const sent = frames.length
+  subscription.end('error', 'over')
+  pendingRows.shift()?.([row('x', 2)])
+  await settle()
+  expect(frames.length).toBe(sent)
+})

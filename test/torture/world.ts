@@ -1,0 +1,64 @@
+/** What all actors share: the database, the servers, the log of events, and what is allowed at the moment. */
+import postgres, { type Sql } from 'postgres'
+import { install } from '../../src/db/install.ts'
+import { APP_ROLE } from '../support/postgres.ts'
+import { type RestartableCluster, startRestartableCluster } from './cluster.ts'
+import { CursorChecker } from './cursor-checker.ts'
+import { EditBook } from './edit-book.ts'
+import type { History } from './history.ts'
+import { POLICIES_SQL, type Policy, TABLES_SQL } from './model.ts'
+import { type ServerSlot, startServers } from './servers.ts'
+
+export interface TortureWorld extends AsyncDisposable {
+  readonly cluster: RestartableCluster
+  readonly servers: readonly ServerSlot[]
+  /** A superuser's: the application. Its statements fail while Postgres is away. */
+  readonly sql: Sql
+  readonly history: History
+  readonly book: EditBook
+  readonly cursors: CursorChecker
+  /** Policies that may be in force: both while one is being replaced by the other. */
+  readonly policies: Set<Policy>
+}
+
+const SERVERS = 2
+const TABLES = [
+  { schema: 'public', name: 'features', idColumn: 'id', geometryColumn: 'geom' },
+  { schema: 'public', name: 'notes', idColumn: 'id', geometryColumn: null },
+]
+
+export async function createTortureWorld(history: History): Promise<TortureWorld> {
+  const cluster = await startRestartableCluster()
+  try {
+    const name = await cluster.createDatabase()
+    // Asking for types on each new connection is something that postgres.js does not survive the loss of.
+    const sql = postgres(cluster.adminUrl(name), { max: 8, fetch_types: false, onnotice: () => {} })
+    await sql.unsafe(TABLES_SQL)
+    await install(sql, { tables: TABLES, role: APP_ROLE })
+    await sql.unsafe(POLICIES_SQL)
+    const servers = await startServers(SERVERS, cluster.appUrl(name), history)
+    return {
+      cluster,
+      servers: servers.slots,
+      sql,
+      history,
+      book: new EditBook(history),
+      cursors: new CursorChecker(history),
+      policies: new Set<Policy>(['open']),
+      async [Symbol.asyncDispose]() {
+        await servers[Symbol.asyncDispose]()
+        await sql.end({ timeout: 1 })
+        await cluster.stop()
+      },
+    }
+  } catch (error) {
+    await cluster.stop()
+    throw error
+  }
+}
+
+/** Runs a number of random steps, one after the other. Actors run side by side. */
+export interface Actor {
+  readonly name: string
+  act(steps: number): Promise<void>
+}
