@@ -80,7 +80,7 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     metrics,
     ...(parts.authDeadlineSeconds !== undefined && { authDeadlineSeconds: parts.authDeadlineSeconds }),
   }
-  const server = listen(config, {
+  const server = await listenOr(() => hub.stop(), config, {
     idleTimeout: HTTP_IDLE_SECONDS,
     // Bun's page for errors shows source code; nobody outside is to see that.
     development: false,
@@ -144,17 +144,23 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
   }
 }
 
-function listen(
+/** Listens; where that fails, takes down what was started before, which would keep the process alive. */
+async function listenOr(
+  undo: () => Promise<void>,
   config: Config,
   options: Omit<Bun.Serve.Options<SocketData>, 'port' | 'hostname'>,
-): Bun.Server<SocketData> {
+): Promise<Bun.Server<SocketData>> {
   try {
     return Bun.serve<SocketData>({
       ...options,
       port: config.port,
       hostname: config.host,
+      // With `development: false` Bun would share the port with another process that does so too, and the kernel would
+      // deal the connections out between them.
+      reusePort: false,
     } as Bun.Serve.Options<SocketData>)
   } catch (error) {
+    await undo()
     const code = (error as { code?: string }).code
     throw new OperatorError(
       code === 'EADDRINUSE'

@@ -7,7 +7,8 @@ const STOP_SECONDS_MAX = 9
 
 /**
  * Starts the server and resolves when a signal has ended it. A signal during the start takes effect when the start is
- * done; a second signal, or one that is not obeyed within {@link STOP_SECONDS_MAX}, ends the process with exit code 1.
+ * done, however long that is: an embedded database is not to be left half made. A second signal, or a stop that takes
+ * longer than {@link STOP_SECONDS_MAX}, ends the process with exit code 1.
  */
 export async function runUntilSignal(
   log: Log,
@@ -23,6 +24,10 @@ export async function runUntilSignal(
     console.log(`datum-server is ready: ${server.url} (WebSocket at ${socketUrl})`)
   }
   await signalled
+  setTimeout(() => {
+    log.error(`Not stopped after ${STOP_SECONDS_MAX} s; leaving as it is.`)
+    process.exit(1)
+  }, STOP_SECONDS_MAX * 1000).unref()
   await server.stop()
   log.info('Stopped.')
 }
@@ -34,10 +39,6 @@ function nextSignal(log: Log): Promise<void> {
       if (isStopping) process.exit(1)
       isStopping = true
       log.info(`${signal}: closing the sockets and stopping. Once more to stop at once.`)
-      setTimeout(() => {
-        log.error(`Not stopped after ${STOP_SECONDS_MAX} s; leaving as it is.`)
-        process.exit(1)
-      }, STOP_SECONDS_MAX * 1000).unref()
       resolve()
     }
     process.on('SIGTERM', onSignal)

@@ -80,6 +80,9 @@ interface ColumnRow {
   single_unique: boolean
 }
 
+/** The server's role may not read the table. */
+export class TableForbidden extends OperatorError {}
+
 /** Reads one table. Rejects with an {@link OperatorError} that says what about it cannot be served. */
 export async function readTable(sql: Sql, config: TableConfig): Promise<Table> {
   const qualified = `${quoteIdentifier(config.schema)}.${quoteIdentifier(config.name)}`
@@ -228,7 +231,7 @@ function idOf(config: TableConfig, wireName: string, columns: readonly ColumnRow
     )
   }
   if (!column.readable) {
-    throw new OperatorError(
+    throw new TableForbidden(
       `The server's role may not read ${wireName}.${column.name}. Run: GRANT SELECT ON ${wireName} TO <role>`,
     )
   }

@@ -9,7 +9,7 @@ import type { Verifier } from '../auth/verifier.ts'
 import type { Table } from '../db/catalog.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
-import type { OpenOptions } from '../sync/hub.ts'
+import type { Opened, OpenOptions } from '../sync/hub.ts'
 import type { Subscriber } from '../sync/subscriber.ts'
 import type { Subscription } from '../sync/subscription.ts'
 import { bboxProblem } from '../wire/bbox.ts'
@@ -52,7 +52,7 @@ export interface SessionContext extends WriteTarget {
   readonly expiryToleranceSeconds: number | null
   readonly hub: WriteTarget['hub'] & {
     tableNamed(name: string | undefined): Table | null
-    open(options: OpenOptions): Promise<{ subscription: Subscription; resumed: boolean } | null>
+    open(options: OpenOptions): Promise<Opened>
   }
   readonly rateLimit: RateLimit
   readonly log: Log
@@ -252,13 +252,13 @@ export class Session implements Subscriber {
       subscriber: this,
       resume: resume ?? null,
     })
-    if (opened === null) return refuse('error', 'This table is not served at the moment.')
+    if ('refused' in opened) return refuse(opened.refused.code, opened.refused.message)
     const { subscription, resumed } = opened
     if (this.#closed) return subscription.stop()
     // The table may have been altered meanwhile, and the client been told.
     if (subscription.isEnded) return
     this.#subscriptions.set(name, subscription)
-    this.#reply({ type: 'subscribed', sub: name, table: table.info, resumed })
+    this.#reply({ type: 'subscribed', sub: name, table: opened.table.info, resumed })
     subscription.start()
   }
 

@@ -20,7 +20,7 @@ import { isNear } from './area-index.ts'
 import { FairGate } from './fair-gate.ts'
 import type { Subscriber } from './subscriber.ts'
 import { Subscription } from './subscription.ts'
-import { TableHub } from './table-hub.ts'
+import { TableHub, type Unserved } from './table-hub.ts'
 
 /** How often a change of policies or columns is looked for that no read has run into. */
 const FINGERPRINT_INTERVAL_MS = 5_000
@@ -46,6 +46,11 @@ export interface OpenOptions {
   readonly subscriber: Subscriber
   readonly resume: { readonly cursor: string; readonly held: readonly Id[] } | null
 }
+
+/** `refused`: the table cannot be served now. */
+export type Opened =
+  | { readonly subscription: Subscription; readonly table: Table; readonly resumed: boolean }
+  | { readonly refused: Unserved }
 
 export class Hub {
   readonly #options: HubOptions
@@ -116,24 +121,21 @@ export class Hub {
 
   /**
    * Opens a subscription: registers it, so that no change from here on is missed, and decides whether what a resuming
-   * client holds can stand. The caller tells the client, then calls `start`. Null: the table cannot be served now.
+   * client holds can stand. The caller tells the client, then calls `start`.
    */
-  async open({
-    name,
-    table,
-    bbox,
-    subscriber,
-    resume,
-  }: OpenOptions): Promise<{ subscription: Subscription; resumed: boolean } | null> {
+  async open({ name, table, bbox, subscriber, resume }: OpenOptions): Promise<Opened> {
     const home = this.#tables.find((candidate) => candidate.table === table)
     if (home === undefined) throw new RangeError('the table is not one of this hub')
-    if (home.isUnserved) return null
+    // It may have been mended since.
+    if (home.unserved !== null) await home.tableChanged()
+    if (home.unserved !== null) return { refused: home.unserved }
     const cursor = resume === null ? null : this.#usable(resume.cursor)
     const held = cursor === null || resume === null ? [] : resume.held
     const subscription = new Subscription({ name, bbox, subscriber, home, held })
     home.register(subscription)
-    if (cursor === null) return { subscription, resumed: false }
-    return { subscription, resumed: await this.#catchUpFrom(cursor, subscription, home) }
+    if (cursor === null) return { subscription, table: home.table, resumed: false }
+    const resumed = await this.#catchUpFrom(cursor, subscription, home)
+    return { subscription, table: home.table, resumed }
   }
 
   /** Says that a write of this server was committed, so that its effect is read at once. */
@@ -196,11 +198,11 @@ export class Hub {
 
   async #checkFingerprints(): Promise<void> {
     for (const home of this.#tables) {
-      if (home.size === 0 && !home.isUnserved) continue
+      if (home.size === 0 && home.unserved === null) continue
       try {
         const [row] = await this.#options.database.sql<{ fingerprint: string }[]>`
           select datum.fingerprint(${home.table.oid}) as fingerprint`
-        if (row?.fingerprint !== home.table.fingerprint || home.isUnserved) await home.tableChanged()
+        if (row?.fingerprint !== home.table.fingerprint || home.unserved !== null) await home.tableChanged()
       } catch {
         // The feed notices and says when Postgres is away.
       }

@@ -3,13 +3,13 @@
  * (R-tree), one statement for all their classes, then row or `gone` for each. The hub (hub.ts) feeds it.
  */
 import { type ClaimSettings, type ClassResult, readForClasses } from '../db/as-principal.ts'
-import type { Table } from '../db/catalog.ts'
+import { type Table, TableForbidden } from '../db/catalog.ts'
 import type { Database } from '../db/database.ts'
 import { errorCode } from '../db/error-code.ts'
 import type { Change } from '../db/feed.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
-import type { Id } from '../wire/messages.ts'
+import type { EndCode, Id } from '../wire/messages.ts'
 import { AreaIndex } from './area-index.ts'
 import type { FairGate } from './fair-gate.ts'
 import { rowsByIdSql } from './read-sql.ts'
@@ -30,6 +30,12 @@ const SHARED_READ_TIMEOUT_MS = 2_000
 export interface FeedPosition {
   readonly cursorText: string
   readonly snapshot: string
+}
+
+/** What subscriptions are told of a table that cannot be served. */
+export interface Unserved {
+  readonly code: EndCode
+  readonly message: string
 }
 
 export interface TableHubOptions {
@@ -75,7 +81,7 @@ export class TableHub implements SubscriptionHome {
   #table: Table
   #reader: ViewReader
   #reload: Promise<void> | null = null
-  #isUnserved = false
+  #unserved: Unserved | null = null
 
   constructor(options: TableHubOptions) {
     this.#options = options
@@ -103,9 +109,9 @@ export class TableHub implements SubscriptionHome {
     return this.#subscriptions.size
   }
 
-  /** Whether it cannot be served as it is: gone, or its changes are not logged. */
-  get isUnserved(): boolean {
-    return this.#isUnserved
+  /** Why it cannot be served as it is: gone, not readable, or its changes are not logged. Null: it can. */
+  get unserved(): Unserved | null {
+    return this.#unserved
   }
 
   register(subscription: Subscription): void {
@@ -214,11 +220,11 @@ export class TableHub implements SubscriptionHome {
       table = await this.#options.readTable()
     } catch (error) {
       if (errorCode(error) !== 'OperatorError') return new Promise((resolve) => setTimeout(resolve, 500))
-      return this.#endUnserved((error as Error).message)
+      return this.#endUnserved(error as Error)
     }
     const before = this.#table
-    const wasUnserved = this.#isUnserved
-    this.#isUnserved = false
+    const wasUnserved = this.#unserved !== null
+    this.#unserved = null
     if (table.fingerprint === before.fingerprint && table.rowSecurity === before.rowSecurity && !wasUnserved)
       return
     this.#options.log.info(`${table.wireName} was altered; its subscriptions are compared with it again.`)
@@ -233,14 +239,17 @@ export class TableHub implements SubscriptionHome {
     }
   }
 
-  #endUnserved(why: string): void {
-    if (!this.#isUnserved)
-      this.#options.log.error(`${this.#table.wireName} cannot be served any more: ${why}`)
-    this.#isUnserved = true
-    this.#endAll('error', 'This table is not served at the moment.')
+  #endUnserved(why: Error): void {
+    if (this.#unserved === null)
+      this.#options.log.error(`${this.#table.wireName} cannot be served any more: ${why.message}`)
+    this.#unserved =
+      why instanceof TableForbidden
+        ? { code: 'forbidden', message: 'The database role may not read this table.' }
+        : { code: 'error', message: 'This table is not served at the moment.' }
+    this.#endAll(this.#unserved.code, this.#unserved.message)
   }
 
-  #endAll(code: 'error' | 'schema_changed', message: string): void {
+  #endAll(code: EndCode, message: string): void {
     for (const subscription of [...this.#subscriptions.owners]) subscription.end(code, message)
   }
 
