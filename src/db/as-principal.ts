@@ -4,6 +4,8 @@
  * none is ever part of a statement's text.
  */
 import type { Sql, TransactionSql } from 'postgres'
+import type { Table } from './catalog.ts'
+import { rowsByIdSql } from './read-function.ts'
 
 /** Names and values of settings, as the policies will read them. */
 export type ClaimSettings = Readonly<Record<string, string>>
@@ -33,7 +35,7 @@ export async function asPrincipal<T>(
   return result as T
 }
 
-/** What one class asks for: rows by id under its claims. */
+/** What one class asks for: rows by id under its claims. Classes that share one array of ids cost less. */
 export interface ClassRead {
   readonly settings: ClaimSettings
   readonly ids: readonly string[]
@@ -52,7 +54,8 @@ export interface ReadRow {
 /** One class's rows, or the SQLSTATE of the error that its policies raised. */
 export type ClassResult =
   | {
-      readonly rows: readonly ReadRow[] /** There, but too much for one answer. */
+      readonly rows: readonly ReadRow[]
+      /** There, but too much for one answer. */
       readonly unread: readonly string[]
     }
   | { readonly error: string }
@@ -63,16 +66,17 @@ export interface ReadForClasses {
   readonly fingerprint: string
 }
 
-interface RawRow {
-  class: number
-  id: string
-  min_x: number | null
-  min_y: number | null
-  max_x: number | null
-  max_y: number | null
-  row_json: string | null
-  error: string | null
-}
+/** Columns of `datum.read_as`, in their order. */
+type RawRow = readonly [
+  class_: number,
+  id: string,
+  minX: number | null,
+  minY: number | null,
+  maxX: number | null,
+  maxY: number | null,
+  json: string | null,
+  error: string | null,
+]
 
 export interface ReadLimits {
   /** When to cancel the statement (SQLSTATE 57014); null where the transaction has a limit, or nothing can be cancelled. */
@@ -82,42 +86,71 @@ export interface ReadLimits {
 }
 
 /**
- * Reads for many classes in one statement (`datum.read_as`). `query` takes the ids as `$1` and is read as the server's
- * role, so row level security decides for each class by its own claims.
+ * Reads rows of a table by id for many classes in one statement (`datum.read_as`), as the server's role, so row security
+ * decides for each class by its own claims.
  */
 export async function readForClasses(
   sql: Sql | TransactionSql,
+  table: Table,
   classes: readonly ClassRead[],
-  query: string,
-  tableOid: number,
   { timeoutMs, lengthMax }: ReadLimits,
 ): Promise<ReadForClasses> {
-  const reading = sql<RawRow[]>`
-    select class, id, min_x, min_y, max_x, max_y, row_json, error
-    from datum.read_as(${sql.json(classes as never)}, ${query}, ${tableOid}, ${Math.floor(lengthMax)})`
+  const { names, settings, ids, first, last } = argumentsOf(classes)
+  const parameters = [...[names, settings, ids, first, last].map(arrayLiteral), Math.floor(lengthMax)]
+  const arrays = '$1::text::text[], $2::text::text[], $3::text::text[], $4::text::int[], $5::text::int[], $6::int8'
+  const reading =
+    table.readFunction === null
+      ? sql.unsafe(
+          `select * from datum.read_as(${arrays}, $7::text, $8::oid)`,
+          [...parameters, rowsByIdSql(table, `$1::${table.id.sqlType}[]`), table.oid],
+          { prepare: true },
+        )
+      : sql.unsafe(`select * from ${table.readFunction}(${arrays}, $7::oid)`, [...parameters, table.oid], {
+          prepare: true,
+        })
   // Cancelled from here, because statement_timeout would need a transaction and its round trips around the statement.
   const timer = timeoutMs === null ? undefined : setTimeout(() => reading.cancel(), timeoutMs)
-  const rows = await reading.finally(() => clearTimeout(timer))
+  const rows = (await reading.values().finally(() => clearTimeout(timer))) as unknown as RawRow[]
   const results: ({ rows: ReadRow[]; unread: string[] } | { error: string })[] = classes.map(() => ({
     rows: [],
     unread: [],
   }))
   let fingerprint = ''
-  for (const row of rows) {
-    const result = results[row.class]
-    if (row.class === -1) fingerprint = row.id
-    else if (row.error !== null) results[row.class] = { error: row.error }
+  for (const [number, id, minX, minY, maxX, maxY, json, error] of rows) {
+    const result = results[number - 1]
+    if (number === 0) fingerprint = id
+    else if (error !== null) results[number - 1] = { error }
     else if (result !== undefined && 'rows' in result) {
-      if (row.row_json === null) result.unread.push(row.id)
-      else result.rows.push(readRowOf(row, row.row_json))
+      if (json === null) result.unread.push(id)
+      else result.rows.push({ id, minX, minY, maxX, maxY, json })
     }
   }
   return { results, fingerprint }
 }
 
-function readRowOf(
-  { id, min_x: minX, min_y: minY, max_x: maxX, max_y: maxY }: RawRow,
-  json: string,
-): ReadRow {
-  return { id, minX, minY, maxX, maxY, json }
+/** The arrays that `datum.read_as` takes: every class sets every name, and ids that classes share are listed once. */
+function argumentsOf(classes: readonly ClassRead[]) {
+  const names = [...new Set(classes.flatMap(({ settings }) => Object.keys(settings)))]
+  const settings: string[] = []
+  const ids: string[] = []
+  const first: number[] = []
+  const last: number[] = []
+  const places = new Map<readonly string[], number>()
+  for (const read of classes) {
+    for (const name of names) settings.push(read.settings[name] ?? '')
+    let place = places.get(read.ids)
+    if (place === undefined) {
+      place = ids.length + 1
+      places.set(read.ids, place)
+      for (const id of read.ids) ids.push(id)
+    }
+    first.push(place)
+    last.push(place + read.ids.length - 1)
+  }
+  return { names, settings, ids, first, last }
+}
+
+/** An array as Postgres reads it from text (Postgres §8.15.2), every element quoted. */
+function arrayLiteral(elements: readonly (string | number)[]): string {
+  return `{${elements.map((element) => (typeof element === 'number' ? element : `"${element.replace(/["\\]/g, '\\$&')}"`)).join(',')}}`
 }

@@ -9,6 +9,7 @@ import type { TableInfo } from '../wire/messages.ts'
 import { type Column, isSpatial, wgs84Sql } from './columns.ts'
 import { quoteIdentifier } from './identifier.ts'
 import { type PolicyReads, readPolicies } from './policies.ts'
+import { READ_FUNCTION_ARGUMENTS, readDigest, readFunctionName } from './read-function.ts'
 
 /** The id column's SQL type, which is what ids from clients are cast to. All have leakproof equality. */
 export type IdSqlType = 'uuid' | 'text' | 'int2' | 'int4' | 'int8'
@@ -35,6 +36,8 @@ export interface Table {
   readonly rowSecurity: boolean
   /** Whether `datum.candidates` sees past row security here, and so may stand in for the spatial index. */
   readonly candidatesBypass: boolean
+  /** `datum.read_…`, if it reads what {@link rowsByIdSql} says; null where the table was altered since `setup`. */
+  readonly readFunction: string | null
   readonly policyReads: PolicyReads
   readonly fingerprint: string
   /** Identifies the change triggers as they are; others than before may have missed something. */
@@ -63,6 +66,7 @@ interface RelationRow {
   fingerprint: string
   bypass: boolean
   watched_geometry: string | null
+  read_digest: string | null
   triggers: string | null
   postgis: string | null
 }
@@ -87,7 +91,7 @@ export class TableForbidden extends OperatorError {}
 export async function readTable(sql: Sql, config: TableConfig): Promise<Table> {
   const qualified = `${quoteIdentifier(config.schema)}.${quoteIdentifier(config.name)}`
   const wireName = config.schema === 'public' ? config.name : `${config.schema}.${config.name}`
-  const relation = await readRelation(sql, config)
+  const relation = await readRelation(sql, config, qualified)
   if (relation === undefined) {
     throw new OperatorError(
       `There is no table ${wireName} that this role may see. Create it, or name yours under \`table:\` in datum.yaml.`,
@@ -106,30 +110,29 @@ export async function readTable(sql: Sql, config: TableConfig): Promise<Table> {
   const columns = columnRows.filter((column) => column.readable).map(columnOf)
   const id = idOf(config, wireName, columnRows)
   const geometryColumn = geometryOf(config, wireName, columns)
+  const geometry =
+    geometryColumn === null
+      ? null
+      : {
+          column: geometryColumn,
+          wireSql: wgs84Sql(geometryColumn, `t.${quoteIdentifier(geometryColumn.name)}`, postgis),
+        }
+  const readable = { qualified, postgis, columns, id, geometry }
   return {
+    ...readable,
     config,
     oid: relation.oid,
     wireName,
-    qualified,
     owner: relation.owner,
     hasChildren: relation.has_children,
     partitions: relation.partitions,
-    columns,
-    id,
-    geometry:
-      geometryColumn === null
-        ? null
-        : {
-            column: geometryColumn,
-            wireSql: wgs84Sql(geometryColumn, `t.${quoteIdentifier(geometryColumn.name)}`, postgis),
-          },
     rowSecurity: relation.row_security,
     candidatesBypass:
       relation.bypass && geometryColumn !== null && relation.watched_geometry === geometryColumn.name,
     triggers: relation.triggers ?? '',
+    readFunction: relation.read_digest === readDigest(readable) ? readFunctionName(readable) : null,
     policyReads: await policyReadsOf(sql, relation.oid, columnRows),
     fingerprint: relation.fingerprint,
-    postgis,
     info: {
       name: wireName,
       idColumn: id.column,
@@ -145,7 +148,12 @@ export async function readTable(sql: Sql, config: TableConfig): Promise<Table> {
   }
 }
 
-async function readRelation(sql: Sql, { schema, name }: TableConfig): Promise<RelationRow | undefined> {
+async function readRelation(
+  sql: Sql,
+  { schema, name }: TableConfig,
+  qualified: string,
+): Promise<RelationRow | undefined> {
+  const readFunction = `${readFunctionName({ qualified })}${READ_FUNCTION_ARGUMENTS}`
   const rows = await sql<RelationRow[]>`
     select c.oid::int8::float8 as oid, c.relkind::text as relkind, pg_get_userbyid(c.relowner) as owner,
            exists (select from pg_inherits i where i.inhparent = c.oid) as has_children,
@@ -160,6 +168,8 @@ async function readRelation(sql: Sql, { schema, name }: TableConfig): Promise<Re
              -- Rows are read by ctid then, for which Postgres wants the right to the whole table.
              and has_table_privilege(c.oid, 'select') as bypass,
            (select w.geometry_column from datum.watched w where w.rel = c.oid) as watched_geometry,
+           (select w.read_digest from datum.watched w where w.rel = c.oid
+               and has_function_privilege(to_regprocedure(${readFunction}), 'execute')) as read_digest,
            (select string_agg(t.oid::text || '/' || t.xmin::text, ',' order by t.oid) from pg_trigger t
              where t.tgrelid = c.oid and starts_with(t.tgname, 'zz_datum_')) as triggers,
            (select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace

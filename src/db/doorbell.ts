@@ -5,8 +5,20 @@
  */
 import type { Sql } from 'postgres'
 
-/** "datumbel" as a number; sql/schema.sql has the same in `datum.ring`. */
+/** "datumbel" as a number. */
 const LOCK_KEY = '7233190524228887916'
+
+/**
+ * The expression by which a writer rings, if somebody sleeps: then the lock is not to be had. For a search_path of
+ * pg_catalog. One expression, so that no cancellation comes between taking the lock and giving it back.
+ * `datum_server.ring` is for a session that is writer and server in one. Where two-phase commit is enabled nothing rings,
+ * since a transaction that did cannot be prepared (Postgres, NOTIFY); servers poll there.
+ */
+export const RING_SQL = `case
+    when current_setting('max_prepared_transactions')::integer > 0 then null
+    when coalesce(current_setting('datum_server.ring', true), '') <> 'always' and pg_try_advisory_lock(${LOCK_KEY})
+      then pg_advisory_unlock(${LOCK_KEY})
+    else pg_notify('datum', '') is null end`
 
 export class Doorbell {
   readonly #sql: Sql

@@ -10,3 +10,10 @@ export function quoteLiteral(text: string): string {
   const quoted = `'${text.replaceAll("'", "''")}'`
   return text.includes('\\') ? ` E${quoted.replaceAll('\\', '\\\\')}` : quoted
 }
+
+/** `body` as a dollar-quoted string, which no part of it can end: identifiers in it may have any characters. */
+export function dollarQuoted(body: string): string {
+  let tag = '$datum$'
+  for (let n = 1; body.includes(tag); n++) tag = `$datum${n}$`
+  return `${tag}${body}${tag}`
+}

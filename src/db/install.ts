@@ -6,7 +6,9 @@ import type { Sql, TransactionSql } from 'postgres'
 import type { TableConfig } from '../config/config.ts'
 import { OperatorError } from '../operator-error.ts'
 import { readTable, type Table } from './catalog.ts'
+import { RING_SQL } from './doorbell.ts'
 import { quoteIdentifier, quoteLiteral } from './identifier.ts'
+import { READ_FUNCTION_ARGUMENTS, readDigest, readFunctionName, readFunctionSql } from './read-function.ts'
 import schemaSql from './sql/schema.sql' with { type: 'text' }
 import { TRIGGER_PREFIX, triggerSql } from './triggers.ts'
 
@@ -21,7 +23,7 @@ const LOCK_TIMEOUT = '5s'
 
 const ROLE_FUNCTIONS = [
   'fingerprint(oid)',
-  'read_as(jsonb, text, oid, bigint)',
+  'read_as(text[], text[], text[], integer[], integer[], bigint, text, oid)',
   'candidates(regclass, POSTGIS.geometry[])',
   'epoch()',
   'begin_batch(text, uuid)',
@@ -58,12 +60,16 @@ async function inTransaction(sql: Sql, options: InstallOptions, onlyPrint: boole
       }
       await run(`set local lock_timeout = '${LOCK_TIMEOUT}'`)
       await installSchema(transaction, run)
+      const readFunctions: string[] = []
       for (const config of options.tables) {
         const table = await readTable(transaction as unknown as Sql, config)
         await run(triggerSql(table, await installerOf(transaction)))
+        await run(readFunctionSql(table))
         await run(watchSql(table))
+        readFunctions.push(`${readFunctionName(table)}${READ_FUNCTION_ARGUMENTS}`)
       }
-      if (options.role !== null) await grant(transaction, options.role, run)
+      await run(`revoke all on function ${readFunctions.join(', ')} from public`)
+      if (options.role !== null) await grant(transaction, options.role, readFunctions, run)
       await run(
         `insert into datum.meta (version) values (${SCHEMA_VERSION}) on conflict (single) do update set version = excluded.version`,
       )
@@ -92,7 +98,9 @@ async function installSchema(
     )
   }
   await refuseNewerVersion(transaction)
-  await run(schemaSql.replaceAll('{postgis}', quoteIdentifier(server.postgis)))
+  await run(
+    schemaSql.replaceAll('{postgis}', quoteIdentifier(server.postgis)).replaceAll('{ring}', RING_SQL),
+  )
 }
 
 async function installerOf(transaction: TransactionSql): Promise<{ role: string; superuser: boolean }> {
@@ -101,13 +109,13 @@ async function installerOf(transaction: TransactionSql): Promise<{ role: string;
   return row ?? { role: '', superuser: false }
 }
 
-function watchSql({ qualified, id, geometry }: Table): string {
-  const values = [qualified, id.column, ...(geometry === null ? [] : [geometry.column.name])].map(
-    quoteLiteral,
-  )
-  if (geometry === null) values.push('null')
-  return `insert into datum.watched (rel, id_column, geometry_column) values (${values.join(', ')})
-on conflict (rel) do update set id_column = excluded.id_column, geometry_column = excluded.geometry_column`
+function watchSql(table: Table): string {
+  const { qualified, id, geometry } = table
+  const geometryColumn = geometry === null ? 'null' : quoteLiteral(geometry.column.name)
+  return `insert into datum.watched (rel, id_column, geometry_column, read_digest)
+values (${quoteLiteral(qualified)}, ${quoteLiteral(id.column)}, ${geometryColumn}, ${quoteLiteral(readDigest(table))})
+on conflict (rel) do update set id_column = excluded.id_column, geometry_column = excluded.geometry_column,
+  read_digest = excluded.read_digest`
 }
 
 async function refuseNewerVersion(transaction: TransactionSql): Promise<void> {
@@ -124,6 +132,7 @@ async function refuseNewerVersion(transaction: TransactionSql): Promise<void> {
 async function grant(
   transaction: TransactionSql,
   role: string,
+  readFunctions: readonly string[],
   run: (text: string) => Promise<void>,
 ): Promise<void> {
   const [found] = await transaction`select 1 from pg_roles where rolname = ${role}`
@@ -135,7 +144,8 @@ async function grant(
   const [location] = await transaction<{ postgis: string }[]>`
     select n.nspname as postgis from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'postgis'`
   const postgis = quoteIdentifier(location?.postgis ?? 'public')
-  const functions = ROLE_FUNCTIONS.map((name) => `datum.${name.replace('POSTGIS', postgis)}`).join(', ')
+  const own = ROLE_FUNCTIONS.map((name) => `datum.${name.replace('POSTGIS', postgis)}`)
+  const functions = [...own, ...readFunctions].join(', ')
   await run(`grant select on datum.meta, datum.change, datum.watched to ${quoteIdentifier(role)};
 grant execute on function ${functions} to ${quoteIdentifier(role)}`)
 }
@@ -152,7 +162,7 @@ export async function installState(sql: Sql, tables: readonly TableConfig[]): Pr
     select to_regclass('datum.meta') is not null as installed,
            coalesce(has_table_privilege(to_regclass('datum.meta'), 'select'), false)
              and coalesce(has_table_privilege(to_regclass('datum.change'), 'select'), false)
-             and coalesce(has_function_privilege(to_regprocedure('datum.read_as(jsonb, text, oid, bigint)'), 'execute'), false)
+             and coalesce(has_function_privilege(to_regprocedure('datum.read_as(text[], text[], text[], integer[], integer[], bigint, text, oid)'), 'execute'), false)
              as allowed`
   if (!schema?.installed)
     return { state: 'absent', problem: 'the schema `datum` is not installed in this database' }

@@ -4,7 +4,8 @@
  */
 import { createHash } from 'node:crypto'
 import type { Table } from './catalog.ts'
-import { quoteIdentifier } from './identifier.ts'
+import { RING_SQL } from './doorbell.ts'
+import { dollarQuoted, quoteIdentifier } from './identifier.ts'
 
 /** Trigger names sort last, so that what the application's own triggers did to the rows is seen. */
 export const TRIGGER_PREFIX = 'zz_datum_'
@@ -21,10 +22,11 @@ export function triggerSql(table: WatchedTable, installer: { role: string; super
   return `
 -- ${table.qualified.replaceAll('\n', ' ')}
 create or replace function ${log}() returns trigger
-  language plpgsql security definer set search_path = pg_catalog, pg_temp as $datum$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as ${dollarQuoted(`
 declare
   -- Of a partition that was written to directly, the change is its root's, which is what is served.
   changed oid := case when tg_nargs = 0 then tg_relid else coalesce(pg_partition_root(tg_relid), tg_relid) end;
+  ignored boolean;
 begin
   begin
     if tg_op = 'INSERT' then
@@ -48,9 +50,9 @@ begin
       raise warning 'datum could not log a change of % (%)', tg_relid::regclass, sqlstate;
     end;
   end;
-  perform datum.ring();
+  ignored := ${RING_SQL};
   return null;
-end $datum$;
+end `)};
 revoke all on function ${log}() from public;
 ${ownerSql(table, log, installer)}${[triggersSql(table.qualified, `${log}()`), ...table.partitions.map((name) => triggersSql(name, `${log}('partition')`))].join('')}`
 }
@@ -68,7 +70,6 @@ function ownerSql(
   const role = quoteIdentifier(owner)
   return `alter function ${log}() owner to ${role};
 grant insert on datum.change to ${role};
-grant execute on function datum.ring() to ${role};
 `
 }
 

@@ -8,21 +8,6 @@ import { quoteIdentifier, quoteLiteral } from '../db/identifier.ts'
 import { type Envelope, rectanglesOf } from '../wire/bbox.ts'
 import type { Bbox } from '../wire/messages.ts'
 
-/** Rows by id (`$1`, text[]), as `datum.read_as` wants them. Equality on these types is leakproof: the key's index serves. */
-export function rowsByIdSql(table: Table): string {
-  const { id, qualified, geometry, postgis } = table
-  const column = `t.${quoteIdentifier(id.column)}`
-  const wanted = `${column} = any ($1::${id.sqlType}[])`
-  const json = rowJsonSql(table.columns, postgis)
-  if (geometry === null) {
-    return `select ${column}::text, null::float8, null::float8, null::float8, null::float8, ${json} from ${qualified} t where ${wanted}`
-  }
-  const edges = ['st_xmin', 'st_ymin', 'st_xmax', 'st_ymax']
-    .map((edge) => `${postgis}.${edge}(w.g)`)
-    .join(', ')
-  return `select ${column}::text, ${edges}, ${json} from ${qualified} t, lateral (select ${geometry.wireSql} as g offset 0) w where ${wanted}`
-}
-
 /** How long a row (id `$1`) is as JSON text. Column `length`. */
 export function rowLengthSql(table: Table): string {
   const column = `t.${quoteIdentifier(table.id.column)}`

@@ -12,7 +12,6 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { EndCode, Id } from '../wire/messages.ts'
 import { AreaIndex } from './area-index.ts'
 import type { FairGate } from './fair-gate.ts'
-import { rowsByIdSql } from './read-sql.ts'
 import { RowSize } from './row-size.ts'
 import type { Subscription, SubscriptionHome, ViewReader } from './subscription.ts'
 import { createViewReader } from './view-reader.ts'
@@ -176,9 +175,8 @@ export class TableHub implements SubscriptionHome {
     try {
       const { results, fingerprint } = await readForClasses(
         this.#options.database.sql,
+        table,
         run.map(({ interest, ids }) => ({ settings: interest.settings, ids })),
-        rowsByIdSql(table),
-        table.oid,
         {
           timeoutMs: this.#options.database.kind === 'embedded' ? null : SHARED_READ_TIMEOUT_MS,
           lengthMax: SHARED_READ_CHARACTERS / run.length,

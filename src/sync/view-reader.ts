@@ -6,7 +6,7 @@ import type { Database } from '../db/database.ts'
 import { ROWS_PER_SUBSCRIPTION_MAX } from '../wire/limits.ts'
 import type { Id } from '../wire/messages.ts'
 import type { FairGate } from './fair-gate.ts'
-import { rowsByIdSql, viewIdsSql, viewRowsSql } from './read-sql.ts'
+import { viewIdsSql, viewRowsSql } from './read-sql.ts'
 import type { RowSize } from './row-size.ts'
 import { type ReadFor, TableChanged, type ViewReader } from './subscription.ts'
 
@@ -66,9 +66,8 @@ export function createViewReader(
     rows: (reader, ids) =>
       readAs(reader, async (transaction) => {
         const classes = [{ settings: reader.class.settings, ids }]
-        const query = rowsByIdSql(table)
         const limits = { timeoutMs: null, lengthMax: READ_CHARACTERS }
-        const { results, fingerprint } = await readForClasses(transaction, classes, query, table.oid, limits)
+        const { results, fingerprint } = await readForClasses(transaction, table, classes, limits)
         if (fingerprint !== table.fingerprint) throw new TableChanged()
         const [result = { rows: [], unread: [] }] = results
         if ('rows' in result) rowSize.saw(result.rows)

@@ -19,7 +19,9 @@ create table if not exists datum.meta (
 create table if not exists datum.watched (
   rel regclass primary key,
   id_column name not null,
-  geometry_column name
+  geometry_column name,
+  -- A digest of the query that the table's read function was made of: it serves those who would ask the same.
+  read_digest text
 );
 
 -- Emptied by Postgres when it recovers from a crash, as every unlogged table is: transactions that left no trace are
@@ -30,7 +32,8 @@ create unlogged table if not exists datum.incarnation (
 );
 
 -- The log: "this row may be different now". Never the row itself. One entry without an id means any row of the table.
-create table if not exists datum.change (
+-- Not in the WAL, which spares the application's writes a good part of its cost: a crash empties it, and ends the epoch.
+create unlogged table if not exists datum.change (
   xid xid8 not null default pg_current_xact_id(),
   rel oid not null,
   id text,
@@ -78,10 +81,12 @@ exception when others then
   return null;
 end $$;
 
--- Changes whenever the table's columns, grants, policies, row security or change triggers do. What was planned with other policies must not be
--- sent, so readers compare this after they have read (the table is locked against DDL by then).
+-- Changes whenever the table's columns, grants, policies, row security or change triggers do. What was planned with
+-- other policies must not be sent, so readers compare this after they have read (the table is locked against DDL by
+-- then). In PL/pgSQL, which keeps its plan and takes a new snapshot: every read of the server ends with it.
 create or replace function datum.fingerprint(rel oid) returns text
-  language sql volatile security invoker
+  language plpgsql volatile security invoker as $$
+begin
   return (
     select md5(concat(
       (select concat(c.relrowsecurity, c.relforcerowsecurity, c.relname, c.relnamespace, c.relacl)
@@ -95,40 +100,45 @@ create or replace function datum.fingerprint(rel oid) returns text
          from pg_catalog.pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped)
     ))
   );
+end $$;
 
--- Runs one query for many principal classes, each under its own claims, in one statement. As the invoker, so row
--- level security applies. `classes` is [{"settings": {name: value}, "ids": [text]}]; `query` takes the ids as $1
--- (text[]) and returns (id, min_x, min_y, max_x, max_y, row_json). A class whose policies raise an error gets one row with
--- its SQLSTATE (drop its other rows); the others notice nothing. A class gets its first row, and others as long as they
--- all have no more than `length_max` characters; of the rest only the ids (row_json is null), to be asked for again. The
--- last row (class -1) has the fingerprint of `rel`.
-create or replace function datum.read_as(classes jsonb, query text, rel oid, length_max bigint)
+-- Runs one query for many principal classes, each under its own claims, in one statement. As the invoker, so row level
+-- security applies. Class n sets setting `names[i]` to `settings[(n-1)*k+i]`, k being how many names there are: all
+-- classes set all names, so that none sees another's claims. It reads for `ids[first[n]:last[n]]`. `query` takes those
+-- as $1 (text[]) and returns (id, min_x, min_y, max_x, max_y, row_json). A class whose policies raise an error gets one
+-- row with its SQLSTATE (drop its other rows); the others notice nothing. A class gets its first row, and others as long
+-- as they all have no more than `length_max` characters; of the rest only the ids (row_json is null), to be asked for
+-- again. The last row (class 0) has the fingerprint of `rel`.
+-- This one plans `query` for every class. The functions `datum.read_…` of the watched tables (src/db/read-function.ts)
+-- do the same with plans that Postgres keeps; this is for tables that were altered since they were made.
+create or replace function datum.read_as(
+    names text[], settings text[], ids text[], first integer[], last integer[], length_max bigint, query text, rel oid)
   returns table (class integer, id text, min_x float8, min_y float8, max_x float8, max_y float8, row_json text, error text)
   language plpgsql volatile security invoker as $$
 declare
-  entry record;
-  -- Settings of earlier classes must not be seen by later ones.
-  used_names text[] := '{}';
+  ignored text;
 begin
-  for entry in select (e.ordinality - 1)::integer as n, e.value from jsonb_array_elements(classes) with ordinality e loop
+  for n in 1 .. cardinality(first) loop
     begin
-      perform set_config(u.name, '', true) from unnest(used_names) u(name);
-      used_names := used_names || array(select jsonb_object_keys(entry.value -> 'settings'));
-      perform set_config(s.key, s.value, true) from jsonb_each_text(entry.value -> 'settings') s;
+      for i in 1 .. cardinality(names) loop
+        ignored := set_config(names[i], settings[(n - 1) * cardinality(names) + i], true);
+      end loop;
       return query execute
-        'select ' || entry.n || ', q.id, q.min_x, q.min_y, q.max_x, q.max_y,
+        'select ' || n || ', q.id, q.min_x, q.min_y, q.max_x, q.max_y,
                 case when row_number() over () = 1 or sum(length(q.row_json)) over (rows unbounded preceding) <= $2
                      then q.row_json end,
                 null::text
            from (' || query || ') q(id, min_x, min_y, max_x, max_y, row_json)'
-        using array(select jsonb_array_elements_text(entry.value -> 'ids')), length_max;
+        using ids[first[n]:last[n]], length_max;
     exception when others then
-      class := entry.n; id := null; row_json := null; error := sqlstate;
+      class := n; id := null; row_json := null; error := sqlstate;
       return next;
     end;
   end loop;
-  perform set_config(u.name, '', true) from unnest(used_names) u(name);
-  class := -1; id := datum.fingerprint(rel); row_json := null; error := null;
+  for i in 1 .. cardinality(names) loop
+    ignored := set_config(names[i], '', true);
+  end loop;
+  class := 0; id := datum.fingerprint(rel); row_json := null; error := null;
   return next;
 end $$;
 
@@ -187,21 +197,14 @@ create or replace function datum.finish_batch(batch_subject text, batch_id uuid,
   end;
 
 -- Wakes the servers, if there is one that sleeps: a sleeping server holds the lock (src/db/doorbell.ts). NOTIFY costs
--- every commit of the cluster a lock, so it is for when somebody listens. One expression, so that no cancellation comes
--- between taking the lock and giving it back. `datum_server.ring` is for a session that is writer and server in one.
--- Where two-phase commit is enabled nothing rings, since a transaction that did cannot be prepared; servers poll there.
+-- every commit of the cluster a lock, so it is for when somebody listens. The change triggers have the expression in
+-- them, since a call costs a writer more than what it does.
 create or replace function datum.ring() returns void
   language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  ignored boolean;
 begin
-  if current_setting('max_prepared_transactions')::integer > 0 then
-    return;
-  end if;
-  -- "datumbel" as a number.
-  perform case
-    when coalesce(current_setting('datum_server.ring', true), '') <> 'always' and pg_try_advisory_lock(7233190524228887916)
-      then pg_advisory_unlock(7233190524228887916) is null
-    else pg_notify('datum', '') is null
-  end;
+  ignored := {ring};
 end $$;
 
 -- Tells every server that any row of the table may look different now, for whoever changed what policies depend on
@@ -234,7 +237,7 @@ begin
 end $$;
 
 revoke all on function
-  datum.fingerprint(oid), datum.read_as(jsonb, text, oid, bigint), datum.candidates(regclass, {postgis}.geometry[]),
+  datum.fingerprint(oid), datum.read_as(text[], text[], text[], integer[], integer[], bigint, text, oid), datum.candidates(regclass, {postgis}.geometry[]),
   datum.epoch(),
   datum.begin_batch(text, uuid), datum.finish_batch(text, uuid, json), datum.ring(), datum.refresh(regclass),
   datum.prune(interval, interval)
