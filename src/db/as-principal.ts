@@ -97,7 +97,8 @@ export async function readForClasses(
 ): Promise<ReadForClasses> {
   const { names, settings, ids, first, last } = argumentsOf(classes)
   const parameters = [...[names, settings, ids, first, last].map(arrayLiteral), Math.floor(lengthMax)]
-  const arrays = '$1::text::text[], $2::text::text[], $3::text::text[], $4::text::int[], $5::text::int[], $6::int8'
+  const arrays =
+    '$1::text::text[], $2::text::text[], $3::text::text[], $4::text::int[], $5::text::int[], $6::int8'
   const reading =
     table.readFunction === null
       ? sql.unsafe(

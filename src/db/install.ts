@@ -98,9 +98,7 @@ async function installSchema(
     )
   }
   await refuseNewerVersion(transaction)
-  await run(
-    schemaSql.replaceAll('{postgis}', quoteIdentifier(server.postgis)).replaceAll('{ring}', RING_SQL),
-  )
+  await run(schemaSql.replaceAll('{postgis}', quoteIdentifier(server.postgis)).replaceAll('{ring}', RING_SQL))
 }
 
 async function installerOf(transaction: TransactionSql): Promise<{ role: string; superuser: boolean }> {
