@@ -29,6 +29,8 @@ export async function asPrincipal<T>(
     // An object travels as the one jsonb parameter; the values never meet SQL text.
     await transaction`
       select set_config('statement_timeout', ${String(timeoutMs)}, true), set_config('lock_timeout', ${String(lockTimeoutMs)}, true),
+             -- Compiling takes longer than most reads, and what is read here is estimated badly: claims are no constants.
+             set_config('jit', 'off', true),
              (select count(set_config(claim.key, claim.value, true)) from jsonb_each_text(${transaction.json(settings)}) claim)`
     return work(transaction)
   })

@@ -8,7 +8,14 @@ export interface Cursor {
   readonly snapshot: string
 }
 
-const CURSOR_PATTERN = /^([0-9a-f]{12})\/(\d{1,20}:\d{1,20}:(?:\d{1,20}(?:,\d{1,20})*)?)$/
+/** A cursor as a client gives it back. */
+export interface ClientCursor extends Cursor {
+  /** See `view-seal.ts`; '' where it has none. */
+  readonly seal: string
+}
+
+const CURSOR_PATTERN =
+  /^([0-9a-f]{12})\/(\d{1,20}:\d{1,20}:(?:\d{1,20}(?:,\d{1,20})*)?)(?:\/([0-9a-f]{32}))?$/
 
 /** Cursors of clients with more running transactions than this are not worth parsing; they get a fresh start. */
 const CURSOR_LENGTH_MAX = 64 * 1024
@@ -18,7 +25,7 @@ export function formatCursor(cursor: Cursor): string {
 }
 
 /** Null for anything that this server cannot have made. */
-export function parseCursor(text: string): Cursor | null {
+export function parseCursor(text: string): ClientCursor | null {
   if (text.length > CURSOR_LENGTH_MAX) return null
   const match = CURSOR_PATTERN.exec(text)
   if (match === null) return null
@@ -31,15 +38,28 @@ export function parseCursor(text: string): Cursor | null {
     if (xid <= previous || xid >= xmax) return null
     previous = xid
   }
-  return { epoch: match[1] as string, snapshot }
+  return { epoch: match[1] as string, snapshot, seal: match[3] ?? '' }
+}
+
+/** A snapshot taken apart. */
+export interface Snapshot {
+  /** Every transaction before this one had ended. */
+  readonly xmin: bigint
+  /** No transaction from this one on had ended. */
+  readonly xmax: bigint
+  /** Those between the two that had not. */
+  readonly running: ReadonlySet<bigint>
+}
+
+/** Takes the text of a `pg_snapshot` apart. */
+export function snapshotOf(text: string): Snapshot {
+  const [xmin, xmax, running] = partsOf(text)
+  return { xmin, xmax, running: new Set(running) }
 }
 
 /** Whether a transaction had committed (or ended) before the snapshot was taken. */
-export function isVisibleIn(xid: bigint, snapshot: string): boolean {
-  const [xmin, xmax, running] = partsOf(snapshot)
-  if (xid < xmin) return true
-  if (xid >= xmax) return false
-  return !running.includes(xid)
+export function isVisible(xid: bigint, { xmin, xmax, running }: Snapshot): boolean {
+  return xid < xmin || (xid < xmax && !running.has(xid))
 }
 
 function partsOf(snapshot: string): [xmin: bigint, xmax: bigint, running: bigint[]] {

@@ -13,6 +13,8 @@ import { errorCode, isUnavailable } from './error-code.ts'
 /** One entry of the log. Null envelopes: no row, or a row without a place. NaN or infinite edges: it could be anywhere. */
 export interface Change {
   readonly table: number
+  /** The transaction that made it. */
+  readonly xid: bigint
   /** Null: any row of the table. */
   readonly id: string | null
   readonly before: Envelope | null
@@ -53,16 +55,19 @@ type Corners = readonly [
   maxX: number | string,
   maxY: number | string,
 ]
+/** `before` is left out where it is the same as `after`, which it mostly is. */
 type RawChange = readonly [
   table: string | number,
+  xid: string,
   id: string | null,
-  before: Corners | null,
   after: Corners | null,
+  before?: Corners | null,
 ]
 
 /** The cursor of this moment, to follow the log from. */
 export async function currentCursor(sql: Sql): Promise<Cursor> {
-  const [row] = await sql<Cursor[]>`select datum.epoch() as epoch, pg_current_snapshot()::text as snapshot`
+  const [row] = await sql<Cursor[]>`
+    select datum.epoch() as epoch, pg_current_snapshot()::text as snapshot`
   if (row === undefined) throw new Error('the database gave no cursor')
   return row
 }
@@ -83,7 +88,7 @@ export async function readChanges(sql: Sql, since: Cursor, tables: readonly numb
     }[]
   >`
     with fresh as materialized (
-      select c.rel, c.id, c.old_box, c.new_box from datum.change c
+      select c.rel, c.xid, c.id, c.old_box, c.new_box from datum.change c
        where (c.xid >= pg_snapshot_xmax(${since.snapshot}::pg_snapshot)
               or c.xid = any (array(select pg_snapshot_xip(${since.snapshot}::pg_snapshot))))
          and c.rel = any (string_to_array(${tables.join(',')}, ',')::oid[])
@@ -92,10 +97,11 @@ export async function readChanges(sql: Sql, since: Cursor, tables: readonly numb
     select datum.epoch() as epoch, pg_current_snapshot()::text as snapshot, pg_backend_pid() as backend,
            (select m.pruned_before > pg_snapshot_xmin(${since.snapshot}::pg_snapshot) from datum.meta m) as pruned,
            (select count(*)::int from fresh) as count,
-           (select json_agg(json_build_array(f.rel, f.id,
-               case when f.old_box is not null then json_build_array((f.old_box[1])[0], (f.old_box[1])[1], (f.old_box[0])[0], (f.old_box[0])[1]) end,
-               case when f.new_box is not null then json_build_array((f.new_box[1])[0], (f.new_box[1])[1], (f.new_box[0])[0], (f.new_box[0])[1]) end))
-              from fresh f) as changes`
+           (select json_agg(case
+               when f.old_box[0] operator(pg_catalog.~=) f.new_box[0] and f.old_box[1] operator(pg_catalog.~=) f.new_box[1]
+                 then json_build_array(f.rel, f.xid::text, f.id, ${sql.unsafe(cornersSql('new_box'))})
+               else json_build_array(f.rel, f.xid::text, f.id, ${sql.unsafe(cornersSql('new_box'))}, ${sql.unsafe(cornersSql('old_box'))})
+               end) from fresh f) as changes`
   if (row === undefined) throw new Error('the change log gave no answer')
   // In another epoch the old cursor says nothing, whatever it looks like.
   const everything = row.epoch !== since.epoch || row.pruned || row.count > CHANGES_PER_BATCH_MAX
@@ -107,8 +113,15 @@ export async function readChanges(sql: Sql, since: Cursor, tables: readonly numb
   }
 }
 
-function changeOf([table, id, before, after]: RawChange): Change {
-  return { table: Number(table), id, before: envelopeOf(before), after: envelopeOf(after) }
+function cornersSql(box: string): string {
+  return `case when f.${box} is not null then
+    json_build_array((f.${box}[1])[0], (f.${box}[1])[1], (f.${box}[0])[0], (f.${box}[0])[1]) end`
+}
+
+function changeOf([table, xid, id, corners, cornersBefore]: RawChange): Change {
+  const after = envelopeOf(corners)
+  const before = cornersBefore === undefined ? after : envelopeOf(cornersBefore)
+  return { table: Number(table), xid: BigInt(xid), id, before, after }
 }
 
 function envelopeOf(corners: Corners | null): Envelope | null {
@@ -139,6 +152,8 @@ export class Feed {
   #isListening = false
   #stopListening: (() => Promise<void>) | null = null
   #running: Promise<void> = Promise.resolve()
+  /** Who waits for a look at the log that begins later than now. */
+  #waiting: (() => void)[] = []
 
   private constructor(options: FeedOptions, cursor: Cursor) {
     this.#options = options
@@ -179,10 +194,19 @@ export class Feed {
     this.#wake?.()
   }
 
+  /** Resolves once the log was looked at anew and `onBatch` has what there was; or the feed is stopped. */
+  afterNextLook(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve)
+      this.ring()
+    })
+  }
+
   async stop(): Promise<void> {
     this.#stopped = true
     this.ring()
     await this.#running
+    for (const resolve of this.#waiting.splice(0)) resolve()
     await this.#stopListening?.().catch(() => {})
   }
 
@@ -226,11 +250,14 @@ export class Feed {
     let earlierMs = POLL_FOR_EARLIER_MS
     while (!this.#stopped) {
       this.#rung = false
+      const waiting = this.#waiting.length
       const batch = await withDeadline(readChanges(database.feed, this.#cursor, tables()))
       if (this.#stopped) return
       doorbell?.sawBackend(batch.backend)
       healthy()
-      await onBatch(batch)
+      const taken = onBatch(batch)
+      for (const resolve of this.#waiting.splice(0, waiting)) resolve()
+      await taken
       this.#cursor = batch.cursor
       inARow = batch.everything || batch.changes.length > 0 ? inARow + 1 : 0
       if (inARow > 0) {

@@ -5,10 +5,17 @@
 
 import type { TableConfig } from '../config/config.ts'
 import { readTable, type Table } from '../db/catalog.ts'
-import { type Cursor, formatCursor, parseCursor } from '../db/cursor.ts'
+import {
+  type ClientCursor,
+  type Cursor,
+  formatCursor,
+  parseCursor,
+  type Snapshot,
+  snapshotOf,
+} from '../db/cursor.ts'
 import type { Database } from '../db/database.ts'
 import { errorCode } from '../db/error-code.ts'
-import { type ChangeBatch, Feed, readChanges } from '../db/feed.ts'
+import { type Change, type ChangeBatch, Feed, readChanges } from '../db/feed.ts'
 import { watchProblem } from '../db/install.ts'
 import { READ_CONNECTIONS } from '../db/postgres.ts'
 import { installAgain } from '../db/prepare.ts'
@@ -17,6 +24,7 @@ import type { Metrics } from '../observe/metrics.ts'
 import { OperatorError } from '../operator-error.ts'
 import type { Bbox, Id } from '../wire/messages.ts'
 import { isNear } from './area-index.ts'
+import { ChangeHistory } from './change-history.ts'
 import { FairGate } from './fair-gate.ts'
 import type { Subscriber } from './subscriber.ts'
 import { Subscription } from './subscription.ts'
@@ -29,6 +37,8 @@ const READS_PER_SOCKET_MAX = 2
 const PRUNE_INTERVAL_MS = 60_000
 /** How long a client may be away and still resume by cursor. */
 const KEEP_CHANGES = '1 hour'
+/** How long a resuming client waits for the feed. With Postgres away it is told to start anew, when that is back. */
+const LOOK_MS_MAX = 2_000
 /** How long a batch may be sent again and still be recognised. */
 const KEEP_BATCHES = '1 day'
 
@@ -56,14 +66,15 @@ export class Hub {
   readonly #options: HubOptions
   /** In the order of the configuration. */
   readonly #tables: readonly TableHub[]
-  readonly #position: { cursorText: string; snapshot: string }
+  readonly #position: { cursorText: string; snapshot: Snapshot }
   readonly #timers: ReturnType<typeof setInterval>[] = []
   #feed: Feed | null = null
+  #history: ChangeHistory | null = null
   #healthy = true
 
-  private constructor(options: HubOptions, tables: readonly Table[]) {
+  private constructor(options: HubOptions, tables: readonly Table[], sealKey: string) {
     this.#options = options
-    this.#position = { cursorText: '', snapshot: '1:1:' }
+    this.#position = { cursorText: '', snapshot: snapshotOf('1:1:') }
     const gate = new FairGate(READ_CONNECTIONS, READS_PER_SOCKET_MAX)
     this.#tables = tables.map(
       (table) =>
@@ -71,6 +82,7 @@ export class Hub {
           ...options,
           table,
           position: this.#position,
+          sealKey,
           gate,
           readTable: () => readWatched(options.database, table),
         }),
@@ -80,7 +92,9 @@ export class Hub {
   static async start(options: HubOptions): Promise<Hub> {
     const tables: Table[] = []
     for (const config of options.tables) tables.push(await readTable(options.database.sql, config))
-    const hub = new Hub(options, tables)
+    const [meta] = await options.database.sql<{ seal_key: string }[]>`select seal_key from datum.meta`
+    if (meta === undefined) throw new Error('datum.meta is empty')
+    const hub = new Hub(options, tables, meta.seal_key)
     hub.#feed = await Feed.start({
       database: options.database,
       log: options.log,
@@ -91,6 +105,7 @@ export class Hub {
       },
     })
     hub.#moveTo(hub.#feed.cursor)
+    hub.#history = new ChangeHistory(hub.#feed.cursor)
     hub.#timers.push(setInterval(() => void hub.#checkFingerprints(), FINGERPRINT_INTERVAL_MS))
     hub.#timers.push(setInterval(() => void hub.#prune(), PRUNE_INTERVAL_MS))
     return hub
@@ -148,32 +163,42 @@ export class Hub {
     await this.#feed?.stop()
   }
 
-  #usable(text: string): Cursor | null {
+  #usable(text: string): ClientCursor | null {
     const cursor = parseCursor(text)
     if (cursor === null || this.#feed === null || cursor.epoch !== this.#feed.cursor.epoch) return null
     // A cursor from the future is none of ours.
-    const [, xmax = '0'] = cursor.snapshot.split(':')
-    const [, currentXmax = '0'] = this.#position.snapshot.split(':')
-    return BigInt(xmax) > BigInt(currentXmax) + 1_000_000n ? null : cursor
+    const { xmax } = snapshotOf(cursor.snapshot)
+    return xmax > this.#position.snapshot.xmax + 1_000_000n ? null : cursor
   }
 
   /**
    * Marks what changed since the cursor. The subscription is registered, so what changes after this read comes by the
    * feed. False where the log cannot say any more: the client is told to start from nothing.
    */
-  async #catchUpFrom(cursor: Cursor, subscription: Subscription, home: TableHub): Promise<boolean> {
-    const batch = await readChanges(this.#options.database.bulk, cursor, [home.table.oid]).catch(() => null)
-    if (batch === null || batch.everything || batch.changes.some(({ id }) => id === null)) {
+  async #catchUpFrom(cursor: ClientCursor, subscription: Subscription, home: TableHub): Promise<boolean> {
+    // Nothing that was committed before the client asked may be missing from what it is told is complete.
+    await Promise.race([this.#feed?.afterNextLook(), Bun.sleep(LOOK_MS_MAX)])
+    const recent = this.#history?.after(cursor) ?? null
+    const changes = recent ?? (await this.#changesAfter(cursor, home.table))
+    const own = changes?.filter(({ table }) => table === home.table.oid)
+    if (own === undefined || own.some(({ id }) => id === null)) {
       subscription.forgetHeld()
       return false
     }
-    for (const change of batch.changes) {
-      subscription.notePast(change.id as Id, isNear(change, subscription.bbox))
-    }
+    for (const change of own) subscription.notePast(change.id as Id, isNear(change, subscription.bbox))
+    subscription.trustHeld(cursor)
     return true
   }
 
-  async #onBatch({ changes, everything, cursor }: ChangeBatch): Promise<void> {
+  async #changesAfter(cursor: Cursor, table: Table): Promise<readonly Change[] | null> {
+    const batch = await readChanges(this.#options.database.bulk, cursor, [table.oid]).catch(() => null)
+    return batch === null || batch.everything ? null : batch.changes
+  }
+
+  async #onBatch(batch: ChangeBatch): Promise<void> {
+    const { changes, everything, cursor } = batch
+    // Before anything is read for it: who resumes meanwhile is not among those it is read for.
+    this.#history?.add(batch)
     if (everything) {
       this.#moveTo(cursor)
       for (const table of this.#tables) table.markAllDirty()
@@ -193,7 +218,7 @@ export class Hub {
 
   #moveTo(cursor: Cursor): void {
     this.#position.cursorText = formatCursor(cursor)
-    this.#position.snapshot = cursor.snapshot
+    this.#position.snapshot = snapshotOf(cursor.snapshot)
   }
 
   async #checkFingerprints(): Promise<void> {

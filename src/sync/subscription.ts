@@ -6,26 +6,34 @@
 import type { Principal } from '../auth/principal.ts'
 import type { ClassResult, ReadRow } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
-import { isVisibleIn } from '../db/cursor.ts'
+import { type ClientCursor, formatCursor, isVisible, type Snapshot } from '../db/cursor.ts'
 import { errorCode } from '../db/error-code.ts'
-import { intersects, rectanglesOf } from '../wire/bbox.ts'
 import { GONE_IDS_MAX, ROW_BYTES_MAX, ROWS_PER_SUBSCRIPTION_MAX, VIEW_FRAME_BYTES } from '../wire/limits.ts'
 import type { Bbox, EndCode, Id } from '../wire/messages.ts'
+import type { Delivery } from './delivery.ts'
 import { endOf } from './end-code.ts'
+import { HeldRows } from './held-rows.ts'
 import { classOf, type PrincipalClass } from './principal-class.ts'
+import type { RowHandles } from './row-handles.ts'
 import type { RowSize } from './row-size.ts'
 import type { Subscriber } from './subscriber.ts'
+import { isInBox } from './view-box.ts'
 import { chunksOf, type ViewParts, viewFrame } from './view-frame.ts'
+import { type ViewSeal, viewIdentity } from './view-seal.ts'
 
 /** What a subscription asks of the hub that it belongs to. */
 export interface SubscriptionHome {
   readonly table: Table
   /** The text of the cursor up to where changes have been handed out. */
   readonly cursorText: string
-  readonly snapshot: string
+  readonly snapshot: Snapshot
   readonly reader: ViewReader
   readonly rowSize: RowSize
+  readonly handles: RowHandles
+  readonly seal: ViewSeal
   unregister(subscription: Subscription): void
+  /** It waits for the effect of a batch: ask it when the feed has moved (`reportSettled`). */
+  awaitsBatch(subscription: Subscription): void
   moved(subscription: Subscription): void
   /** The table is not what a read was made for: look again, then tell every subscription. Never rejects. */
   tableChanged(): Promise<void>
@@ -83,7 +91,7 @@ export class Subscription {
   readonly name: string
   readonly subscriber: Subscriber
   readonly #home: SubscriptionHome
-  readonly #held: Set<Id>
+  readonly #held: HeldRows
   readonly #dirty = new Set<Id>()
   /** Batches written on this socket, with their transactions, until the view has them. */
   readonly #unsettled = new Map<string, bigint>()
@@ -96,6 +104,8 @@ export class Subscription {
   #class: PrincipalClass
   #classPrincipal: Principal
   #compare: Compare
+  /** Made when it is needed first; undefined: not made yet. */
+  #identity: string | null | undefined
   /** Grows whenever what was being read may no longer be sent as it is: another box, other claims, another table. */
   #generation = 0
   #requested = 0
@@ -112,7 +122,8 @@ export class Subscription {
     this.subscriber = subscriber
     this.#home = home
     this.#bbox = bbox
-    this.#held = new Set(held)
+    this.#held = new HeldRows(home.handles)
+    for (const id of held) this.#held.add(id)
     // What a resuming client holds may lie in whatever box it had before.
     this.#watched = bbox === null ? null : this.#held.size > 0 ? [GLOBE] : [bbox]
     this.#classPrincipal = subscriber.principal
@@ -165,7 +176,7 @@ export class Subscription {
 
   /** The cursor of a view that is complete; null while it is not. */
   get cursor(): string | null {
-    return this.isLive ? this.#home.cursorText : null
+    return this.isLive ? this.#sealed(this.#home.cursorText) : null
   }
 
   /** Opens the view: reads what is in it, then goes live. */
@@ -181,6 +192,16 @@ export class Subscription {
   /** Before the start: what the client says it holds cannot be built on. */
   forgetHeld(): void {
     this.#held.clear()
+  }
+
+  /**
+   * Before the start: whether what the client holds was, by the seal on its cursor, all of this very view at that time.
+   * Then only what changed since can be different, and nothing is compared.
+   */
+  trustHeld(cursor: ClientCursor): void {
+    if (cursor.seal === '' || cursor.seal !== this.#sealOn(formatCursor(cursor))) return
+    this.#compare = 'nothing'
+    if (this.#bbox !== null) this.#watch([this.#bbox])
   }
 
   /** Before the start: a row changed while the client was away. `isNear`: it was or is in the box. */
@@ -210,6 +231,7 @@ export class Subscription {
     this.#generation++
     this.#class = classOf(this.subscriber.principal, this.#home.table)
     this.#classPrincipal = this.subscriber.principal
+    this.#identity = undefined
     this.#needMembership()
   }
 
@@ -227,6 +249,7 @@ export class Subscription {
   setBbox(bbox: Bbox, sequence: number): void {
     if (this.#ended) return
     this.#bbox = bbox
+    this.#identity = undefined
     this.#requested = sequence
     this.#generation++
     this.#watch([...(this.#watched ?? []), bbox])
@@ -243,22 +266,39 @@ export class Subscription {
   awaitBatch(batch: string, xid: bigint): void {
     if (this.#ended) return
     this.#unsettled.set(batch, xid)
-    if (this.isLive) this.reportSettled()
+    if (!this.reportSettled()) this.#home.awaitsBatch(this)
   }
 
-  /** Tells the client of batches that the view has by now, if there are any. */
-  reportSettled(): void {
-    if (this.#unsettled.size === 0 || !this.isLive) return
-    const settled = this.#takeSettled()
-    if (settled.length > 0) this.#send({ sub: this.name, cursor: this.#home.cursorText, settled })
+  /** Tells the client of batches that the view has by now, if there are any. Whether it waits for none any more. */
+  reportSettled(): boolean {
+    if (this.#unsettled.size > 0 && this.isLive) {
+      const settled = this.#takeSettled()
+      if (settled.length > 0) this.#send({ cursor: this.#home.cursorText, settled })
+    }
+    return this.#unsettled.size === 0
   }
 
   /**
-   * What the hub read for this subscription's class. Only for a live one whose class that still is. `cursor`: where
-   * that brings the view, if it is all of it.
+   * What the hub read for this subscription's class and area. Only for a live one whose class that still is. `cursor`:
+   * where that brings the view, if it is all of it.
    */
-  deliver(ids: Iterable<Id>, rows: ReadonlyMap<Id, ReadRow>, cursor: string | undefined): void {
-    this.#tell(ids, rows, cursor)
+  deliver(delivery: Delivery, cursor: string | undefined): void {
+    const { present, presentHandles, absentHandles } = delivery
+    const gone: Id[] = []
+    for (const handle of absentHandles) {
+      if (this.#held.deleteHandle(handle)) gone.push(this.#home.handles.idOf(handle))
+    }
+    if (present.length + gone.length === 0) return
+    if (
+      !delivery.isOneFrame ||
+      this.#unsettled.size > 0 ||
+      gone.length > 0 ||
+      delivery.longest > ROW_BYTES_MAX
+    )
+      return this.#tell(present, gone, cursor)
+    for (const handle of presentHandles) this.#held.addHandle(handle)
+    if (this.#tooMany(this.#held.size)) return
+    this.subscriber.send(delivery.frame(this.name, cursor === undefined ? undefined : this.#sealed(cursor)))
   }
 
   /** Ends the subscription with a code. Nothing is sent after it (invariant 8). */
@@ -349,7 +389,7 @@ export class Subscription {
         if (generation !== this.#generation || this.#ended || this.#tooLarge(chunk)) return false
         for (const { id } of chunk) this.#held.add(id)
         if (this.#tooMany(this.#held.size)) return false
-        this.#send({ sub: this.name, rows: chunk.map(({ json }) => json) })
+        this.#send({ rows: chunk.map(({ json }) => json) })
       }
       return true
     })
@@ -359,11 +399,11 @@ export class Subscription {
     const ids = await this.#home.reader.ids(this, this.#bbox)
     if (generation !== this.#generation || this.#ended || this.#tooMany(ids.length)) return
     const inView = new Set(ids)
-    const gone = [...this.#held].filter((id) => !inView.has(id))
+    const gone = [...this.#held.ids()].filter((id) => !inView.has(id))
     for (const id of inView) if (compare === 'everything' || !this.#held.has(id)) this.#dirty.add(id)
     for (const id of gone) this.#held.delete(id)
     for (let from = 0; from < gone.length; from += GONE_IDS_MAX) {
-      this.#send({ sub: this.name, gone: gone.slice(from, from + GONE_IDS_MAX) })
+      this.#send({ gone: gone.slice(from, from + GONE_IDS_MAX) })
     }
   }
 
@@ -391,8 +431,10 @@ export class Subscription {
     } else {
       for (const id of result.unread) this.#dirty.add(id)
       const unread = new Set(result.unread)
-      const read = ids.filter((id) => !unread.has(id))
-      this.#tell(read, new Map(result.rows.map((row) => [row.id, row])), undefined)
+      const present = result.rows.filter((row) => isInBox(row, this.#bbox))
+      const inView = new Set(present.map(({ id }) => id))
+      const gone = ids.filter((id) => !unread.has(id) && !inView.has(id) && this.#held.delete(id))
+      this.#tell(present, gone, undefined)
     }
   }
 
@@ -410,7 +452,7 @@ export class Subscription {
     this.#catchingUp = false
     const complete = this.#completed < this.#requested ? this.#requested : undefined
     this.#completed = this.#requested
-    this.#send({ sub: this.name, cursor: this.#home.cursorText, complete, settled: this.#takeSettled() })
+    this.#send({ cursor: this.#home.cursorText, complete, settled: this.#takeSettled() })
   }
 
   async #recover(error: unknown): Promise<void> {
@@ -426,23 +468,16 @@ export class Subscription {
   }
 
   /**
-   * Tells the client about these rows: those in view, and those it holds that are not. Stops where the socket takes no
-   * more; the rest is dirty again, to be read when it does.
+   * Tells the client about rows in view, and about those it held that are not. Stops where the socket takes no more; the
+   * rest is dirty again, to be read when it does.
    */
-  #tell(ids: Iterable<Id>, rows: ReadonlyMap<Id, ReadRow>, cursor: string | undefined): void {
-    const gone: Id[] = []
-    const inView: ReadRow[] = []
-    for (const id of ids) {
-      const row = rows.get(id)
-      if (row !== undefined && this.#isInBox(row)) inView.push(row)
-      else if (this.#held.delete(id)) gone.push(id)
-    }
-    if (inView.length + gone.length === 0 || this.#tooLarge(inView)) return
-    const chunks = [...chunksOf(inView, VIEW_FRAME_BYTES)]
+  #tell(present: readonly ReadRow[], gone: readonly Id[], cursor: string | undefined): void {
+    if (present.length + gone.length === 0 || this.#tooLarge(present)) return
+    const chunks = [...chunksOf(present, VIEW_FRAME_BYTES)]
     const last = chunks.pop() ?? []
     for (const [index, chunk] of chunks.entries()) {
       if (!this.#sendRows({ rows: chunk })) {
-        if (gone.length > 0) this.#send({ sub: this.name, gone })
+        if (gone.length > 0) this.#send({ gone })
         return this.markDirty([...chunks.slice(index + 1), last].flatMap((rest) => rest.map(({ id }) => id)))
       }
     }
@@ -454,24 +489,30 @@ export class Subscription {
   #sendRows({ rows, ...parts }: { rows: readonly ReadRow[] } & Omit<ViewParts, 'sub' | 'rows'>): boolean {
     for (const { id } of rows) this.#held.add(id)
     if (this.#tooMany(this.#held.size)) return false
-    this.#send({ sub: this.name, rows: rows.map(({ json }) => json), ...parts })
+    this.#send({ rows: rows.map(({ json }) => json), ...parts })
     return this.subscriber.writable
   }
 
-  #isInBox({ minX, minY, maxX, maxY }: ReadRow): boolean {
-    if (this.#bbox === null) return true
-    if (minX === null || minY === null || maxX === null || maxY === null) return false
-    return rectanglesOf(this.#bbox).some((rectangle) => intersects({ minX, minY, maxX, maxY }, rectangle))
+  #send(parts: Omit<ViewParts, 'sub'>): void {
+    const cursor = parts.cursor === undefined ? undefined : this.#sealed(parts.cursor)
+    this.subscriber.send(viewFrame({ ...parts, sub: this.name, cursor }))
   }
 
-  #send(parts: ViewParts): void {
-    this.subscriber.send(viewFrame(parts))
+  /** A cursor for this client to come back with, which is about what it holds as this is sent. */
+  #sealed(cursor: string): string {
+    const seal = this.#sealOn(cursor)
+    return seal === '' ? cursor : `${cursor}/${seal}`
+  }
+
+  #sealOn(cursor: string): string {
+    if (this.#identity === undefined) this.#identity = viewIdentity(this.#bbox, this.#class, this.#home.table)
+    return this.#identity === null ? '' : this.#home.seal.of(cursor, this.#identity, this.#held.hash)
   }
 
   #takeSettled(): string[] {
     const settled: string[] = []
     for (const [batch, xid] of this.#unsettled) {
-      if (!isVisibleIn(xid, this.#home.snapshot)) continue
+      if (!isVisible(xid, this.#home.snapshot)) continue
       settled.push(batch)
       this.#unsettled.delete(batch)
     }

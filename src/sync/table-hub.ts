@@ -2,22 +2,32 @@
  * One table's subscriptions, and the step that turns a batch of changes into what each of them is told: who could care
  * (R-tree), one statement for all their classes, then row or `gone` for each. The hub (hub.ts) feeds it.
  */
-import { type ClaimSettings, type ClassResult, readForClasses } from '../db/as-principal.ts'
+import { type ClassRead, type ClassResult, type ReadRow, readForClasses } from '../db/as-principal.ts'
 import { type Table, TableForbidden } from '../db/catalog.ts'
+import type { Snapshot } from '../db/cursor.ts'
 import type { Database } from '../db/database.ts'
 import { errorCode } from '../db/error-code.ts'
 import type { Change } from '../db/feed.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { EndCode, Id } from '../wire/messages.ts'
-import { AreaIndex } from './area-index.ts'
+import { type Area, AreaIndex } from './area-index.ts'
+import { Delivery } from './delivery.ts'
 import type { FairGate } from './fair-gate.ts'
+import { type ChangedRows, changedRows, interestIn, releaseRows } from './interest.ts'
+import { JointReads } from './joint-reads.ts'
+import { RowHandles } from './row-handles.ts'
 import { RowSize } from './row-size.ts'
+import { type ClassPart, runsOf } from './shared-read.ts'
 import type { Subscription, SubscriptionHome, ViewReader } from './subscription.ts'
+import { isInBox } from './view-box.ts'
 import { createViewReader } from './view-reader.ts'
+import { ViewSeal } from './view-seal.ts'
 
 /** What one shared read should bring, over all of its classes. */
 const SHARED_READ_CHARACTERS = 4 * 1024 * 1024
+/** What each class may bring however many there are: most see a few rows of a batch, and none should have to ask twice. */
+const CLASS_READ_CHARACTERS_MIN = 64 * 1024
 
 /**
  * How long a shared read may take. Then one of its classes may have a policy that does not end, and each subscription
@@ -28,7 +38,7 @@ const SHARED_READ_TIMEOUT_MS = 2_000
 /** Where the feed is: shared by all tables of a hub. */
 export interface FeedPosition {
   readonly cursorText: string
-  readonly snapshot: string
+  readonly snapshot: Snapshot
 }
 
 /** What subscriptions are told of a table that cannot be served. */
@@ -41,6 +51,8 @@ export interface TableHubOptions {
   readonly database: Database
   readonly table: Table
   readonly position: FeedPosition
+  /** What this database's cursors are sealed with. */
+  readonly sealKey: string
   /** For the reads of single subscriptions. */
   readonly gate: FairGate
   /** Reads the table's description again. */
@@ -49,34 +61,17 @@ export interface TableHubOptions {
   readonly metrics: Metrics
 }
 
-/** Subscriptions of one class that a batch concerns, with the ids that concern each. */
-interface ClassInterest {
-  readonly key: string
-  readonly settings: ClaimSettings
-  readonly ids: Set<Id>
-  readonly subscriptions: Map<Subscription, Interest>
-}
-
-/** A part of what a batch asks for one class. */
-interface ClassRun {
-  readonly interest: ClassInterest
-  readonly ids: readonly Id[]
-}
-
-/** Hands out what was read; `cursor` only with the last of a batch. */
-type Delivery = (cursor: string | undefined) => void
-
-/** What a batch means for one live subscription. */
-interface Interest {
-  readonly ids: Set<Id>
-  /** The stretch of being live in which it was read for. */
-  readonly stretch: number
-}
+/** Hands out what was read; `cursorText` only with the last of a batch. */
+type HandOut = (cursorText: string | undefined) => void
 
 export class TableHub implements SubscriptionHome {
   readonly #options: TableHubOptions
   readonly rowSize = new RowSize()
+  readonly handles: RowHandles
+  readonly seal: ViewSeal
   readonly #subscriptions = new AreaIndex<Subscription>()
+  /** Those that wait for the effect of batches of their sockets. */
+  readonly #unsettled = new Set<Subscription>()
   #table: Table
   #reader: ViewReader
   #reload: Promise<void> | null = null
@@ -84,8 +79,10 @@ export class TableHub implements SubscriptionHome {
 
   constructor(options: TableHubOptions) {
     this.#options = options
+    this.handles = new RowHandles(options.sealKey)
+    this.seal = new ViewSeal(options.sealKey)
     this.#table = options.table
-    this.#reader = createViewReader(options.database, options.gate, options.table, this.rowSize)
+    this.#reader = this.#createReader()
   }
 
   get table(): Table {
@@ -100,7 +97,7 @@ export class TableHub implements SubscriptionHome {
     return this.#options.position.cursorText
   }
 
-  get snapshot(): string {
+  get snapshot(): Snapshot {
     return this.#options.position.snapshot
   }
 
@@ -113,12 +110,28 @@ export class TableHub implements SubscriptionHome {
     return this.#unserved
   }
 
+  #createReader(): ViewReader {
+    const { database, gate } = this.#options
+    const alone = createViewReader(database, gate, this.#table, this.rowSize)
+    const joint = new JointReads({
+      readTogether: (classes) => this.#readTogether(classes),
+      readAlone: alone.rows,
+      rowsMax: () => this.rowSize.rowsIn(SHARED_READ_CHARACTERS),
+    })
+    return { ...alone, rows: joint.rows }
+  }
+
   register(subscription: Subscription): void {
     this.#subscriptions.set(subscription, subscription.watched)
   }
 
   unregister(subscription: Subscription): void {
     this.#subscriptions.delete(subscription)
+    this.#unsettled.delete(subscription)
+  }
+
+  awaitsBatch(subscription: Subscription): void {
+    this.#unsettled.add(subscription)
   }
 
   moved(subscription: Subscription): void {
@@ -140,68 +153,55 @@ export class TableHub implements SubscriptionHome {
       this.markAllDirty()
       return () => {}
     }
-    const interests = this.#interestIn(changes)
-    let deliver: Delivery = () => {}
-    for (const run of this.#runsOf(interests)) {
-      deliver(undefined)
-      deliver = await this.#read(run)
+    const batch = changedRows(changes, this.handles)
+    const interests = interestIn(batch, this.#subscriptions)
+    let handOut: HandOut = () => {}
+    for (const run of runsOf(interests, batch.ids, this.rowSize.rowsIn(SHARED_READ_CHARACTERS))) {
+      handOut(undefined)
+      handOut = await this.#read(run, batch)
     }
-    return () => deliver(this.cursorText)
-  }
-
-  /** Cuts what a batch asks into statements whose answers fit into memory. */
-  *#runsOf(interests: readonly ClassInterest[]): Generator<readonly ClassRun[]> {
-    let run: ClassRun[] = []
-    let left = this.rowSize.rowsIn(SHARED_READ_CHARACTERS)
-    for (const interest of interests) {
-      const ids = [...interest.ids]
-      for (let start = 0; start < ids.length; ) {
-        const taken = ids.slice(start, start + left)
-        run.push({ interest, ids: taken })
-        start += taken.length
-        left -= taken.length
-        if (left > 0) continue
-        yield run
-        run = []
-        left = this.rowSize.rowsIn(SHARED_READ_CHARACTERS)
-      }
+    return () => {
+      handOut(this.cursorText)
+      releaseRows(batch, this.handles)
     }
-    if (run.length > 0) yield run
   }
 
   /** One statement for a run of classes. Resolves to its handing out; never rejects. */
-  async #read(run: readonly ClassRun[]): Promise<Delivery> {
+  async #read(run: readonly ClassPart[], batch: ChangedRows): Promise<HandOut> {
+    const classes = run.map(({ interest, ids }) => ({ settings: interest.settings, ids }))
+    const results = await this.#readTogether(classes)
+    return (cursor) => {
+      for (const [index, part] of run.entries())
+        this.#deliver(part, results?.[index], batch, results === null ? undefined : cursor)
+    }
+  }
+
+  /** Null: it failed, or what it read may not be used. Never rejects. */
+  async #readTogether(classes: readonly ClassRead[]): Promise<readonly ClassResult[] | null> {
+    const { database, metrics, log } = this.#options
     const table = this.#table
     try {
-      const { results, fingerprint } = await readForClasses(
-        this.#options.database.sql,
-        table,
-        run.map(({ interest, ids }) => ({ settings: interest.settings, ids })),
-        {
-          timeoutMs: this.#options.database.kind === 'embedded' ? null : SHARED_READ_TIMEOUT_MS,
-          lengthMax: SHARED_READ_CHARACTERS / run.length,
-        },
-      )
-      this.#options.metrics.classReads(run.length)
-      if (fingerprint === table.fingerprint && table === this.#table) {
-        return (cursor) => {
-          for (const [index, part] of run.entries()) this.#deliver(part, results[index], cursor)
-        }
-      }
+      const { results, fingerprint } = await readForClasses(database.sql, table, classes, {
+        timeoutMs: database.kind === 'embedded' ? null : SHARED_READ_TIMEOUT_MS,
+        lengthMax: Math.max(SHARED_READ_CHARACTERS / classes.length, CLASS_READ_CHARACTERS_MIN),
+      })
+      metrics.classReads(classes.length)
+      for (const result of results) if ('rows' in result) this.rowSize.saw(result.rows)
+      if (fingerprint === table.fingerprint && table === this.#table) return results
       void this.tableChanged()
     } catch (error) {
       // One class's trouble never comes here (the statement isolates it), so this is everybody's: a lost connection, a
       // timeout. Each subscription reads for itself and finds out what it is about.
-      this.#options.log.debug(`A shared read of ${table.wireName} failed (${errorCode(error)}).`)
+      log.debug(`A shared read of ${table.wireName} failed (${errorCode(error)}).`)
     }
-    return () => {
-      for (const part of run) this.#deliver(part, undefined, undefined)
-    }
+    return null
   }
 
-  /** Tells each live subscription which of its socket's batches its view has by now. */
+  /** Tells the subscriptions that wait for it which of their sockets' batches their views have by now. */
   reportSettled(): void {
-    for (const subscription of this.#subscriptions.owners) subscription.reportSettled()
+    for (const subscription of this.#unsettled) {
+      if (subscription.reportSettled()) this.#unsettled.delete(subscription)
+    }
   }
 
   /** Single-flight. Never rejects: without an answer the subscriptions ask again. */
@@ -227,7 +227,7 @@ export class TableHub implements SubscriptionHome {
       return
     this.#options.log.info(`${table.wireName} was altered; its subscriptions are compared with it again.`)
     this.#table = table
-    this.#reader = createViewReader(this.#options.database, this.#options.gate, table, this.rowSize)
+    this.#reader = this.#createReader()
     if (table.oid !== before.oid || JSON.stringify(table.info) !== JSON.stringify(before.info)) {
       return this.#endAll('schema_changed', 'The columns of this table changed. Subscribe again.')
     }
@@ -251,56 +251,69 @@ export class TableHub implements SubscriptionHome {
     for (const subscription of [...this.#subscriptions.owners]) subscription.end(code, message)
   }
 
-  /** Live subscriptions by class; the others just get the ids. */
-  #interestIn(changes: readonly Change[]): ClassInterest[] {
-    const classes = new Map<string, ClassInterest>()
-    const outstanding = new Map<Subscription, Set<Id>>()
-    for (const change of changes) {
-      const id = change.id as Id
-      for (const subscription of this.#subscriptions.touchedBy(change)) {
-        if (!subscription.isLive) {
-          const ids = outstanding.get(subscription)
-          if (ids !== undefined) ids.add(id)
-          else outstanding.set(subscription, new Set([id]))
-          continue
-        }
-        const { key, settings } = subscription.class
-        let interest = classes.get(key)
-        if (interest === undefined) {
-          interest = { key, settings, ids: new Set(), subscriptions: new Map() }
-          classes.set(key, interest)
-        }
-        interest.ids.add(id)
-        const own = interest.subscriptions.get(subscription)
-        if (own !== undefined) own.ids.add(id)
-        else
-          interest.subscriptions.set(subscription, { ids: new Set([id]), stretch: subscription.liveStretch })
+  /** No result: the read failed, and each subscription reads for itself. */
+  #deliver(
+    { interest, rows: asked }: ClassPart,
+    result: ClassResult | undefined,
+    batch: ChangedRows,
+    cursor: string | undefined,
+  ): void {
+    const read = result !== undefined && 'rows' in result ? result : null
+    const visible = new Map<number, ReadRow>()
+    for (const row of read?.rows ?? []) visible.set(batch.places.get(row.id)!, row)
+    const unread = new Set(read?.unread.map((id) => batch.places.get(id)!))
+    // Of a class that was cut in two, each part is about the rows that it asked for.
+    const isAsked = interest.areas.every(({ rows }) => rows === asked) ? null : new Set(asked)
+    for (const { area, rows, members } of interest.areas) {
+      const own = isAsked === null ? rows : rows.filter((place) => isAsked.has(place))
+      if (own.length === 0) continue
+      const left = unread.size === 0 ? [] : own.filter((place) => unread.has(place))
+      const delivery =
+        read === null
+          ? null
+          : deliveryOf(
+              left.length === 0 ? own : own.filter((place) => !unread.has(place)),
+              area,
+              visible,
+              batch,
+            )
+      for (const { subscription, stretch } of members) {
+        // Its claims, its box or its socket may have changed while the database was reading.
+        const isAsRead =
+          subscription.isLive &&
+          subscription.liveStretch === stretch &&
+          subscription.class.key === interest.key
+        if (isAsRead && delivery !== null) {
+          subscription.deliver(delivery, left.length === 0 ? cursor : undefined)
+          if (left.length > 0) subscription.markDirty(idsAt(left, batch))
+        } else if (isAsRead && result !== undefined && 'error' in result)
+          subscription.endBySqlState(result.error)
+        else subscription.markDirty(idsAt(own, batch))
       }
     }
-    for (const [subscription, ids] of outstanding) subscription.markDirty(ids)
-    return [...classes.values()]
   }
+}
 
-  /** No result: the read failed, and each subscription reads for itself. */
-  #deliver({ interest, ids }: ClassRun, result: ClassResult | undefined, cursor: string | undefined): void {
-    const rows = result !== undefined && 'rows' in result ? result.rows : null
-    const unread = new Set(result !== undefined && 'rows' in result ? result.unread : [])
-    if (rows !== null) this.rowSize.saw(rows)
-    const byId = new Map(rows?.map((row) => [row.id, row]))
-    for (const [subscription, { ids: wanted, stretch }] of interest.subscriptions) {
-      const own = ids.filter((id) => wanted.has(id))
-      if (own.length === 0) continue
-      // Its claims, its box or its socket may have changed while the database was reading.
-      const isAsRead =
-        subscription.isLive && subscription.liveStretch === stretch && subscription.class.key === interest.key
-      if (isAsRead && rows !== null) {
-        const left = own.filter((id) => unread.has(id))
-        const read = left.length === 0 ? own : own.filter((id) => !unread.has(id))
-        subscription.deliver(read, byId, left.length === 0 ? cursor : undefined)
-        if (left.length > 0) subscription.markDirty(left)
-      } else if (isAsRead && result !== undefined && 'error' in result)
-        subscription.endBySqlState(result.error)
-      else subscription.markDirty(own)
-    }
+/** Who is live watches just its box, and everybody of an area has the same one. */
+function deliveryOf(
+  rows: readonly number[],
+  { boxes }: Area<Subscription>,
+  visible: ReadonlyMap<number, ReadRow>,
+  { handles }: ChangedRows,
+): Delivery {
+  const present: ReadRow[] = []
+  const presentHandles: number[] = []
+  const absentHandles: number[] = []
+  for (const place of rows) {
+    const row = visible.get(place)
+    if (row !== undefined && (boxes === null || boxes.some((box) => isInBox(row, box)))) {
+      present.push(row)
+      presentHandles.push(handles[place]!)
+    } else absentHandles.push(handles[place]!)
   }
+  return new Delivery(present, presentHandles, absentHandles)
+}
+
+function idsAt(places: readonly number[], { ids }: ChangedRows): Id[] {
+  return places.map((place) => ids[place]!)
 }

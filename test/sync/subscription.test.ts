@@ -3,8 +3,11 @@ import { expect, test } from 'bun:test'
 import { ANONYMOUS } from '../../src/auth/principal.ts'
 import type { ReadRow } from '../../src/db/as-principal.ts'
 import type { Table } from '../../src/db/catalog.ts'
+import { snapshotOf } from '../../src/db/cursor.ts'
+import { RowHandles } from '../../src/sync/row-handles.ts'
 import { RowSize } from '../../src/sync/row-size.ts'
 import { Subscription, type SubscriptionHome, type ViewReader } from '../../src/sync/subscription.ts'
+import { ViewSeal } from '../../src/sync/view-seal.ts'
 import type { Bbox, Id, ViewMessage } from '../../src/wire/messages.ts'
 
 const WORLD: Bbox = [-180, -90, 180, 90]
@@ -36,10 +39,13 @@ function makeHome() {
       policyReads: { settings: new Set(), conclusive: true },
     } as unknown as Table,
     cursorText: 'cursor',
-    snapshot: '10:10:',
+    snapshot: snapshotOf('10:10:'),
     reader,
     rowSize: new RowSize(),
+    handles: new RowHandles('key'),
+    seal: new ViewSeal('key'),
     unregister: () => {},
+    awaitsBatch: () => {},
     moved: () => {},
     tableChanged: async () => {},
   }

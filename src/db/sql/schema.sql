@@ -11,6 +11,8 @@ create table if not exists datum.meta (
   version integer not null,
   -- Made anew in every database, so that a cursor from another one is recognised.
   epoch uuid not null default gen_random_uuid(),
+  -- What servers seal cursors with (src/sync/view-seal.ts): 244 random bits.
+  seal_key text not null default gen_random_uuid()::text || gen_random_uuid()::text,
   -- Log rows of older transactions may be gone: a cursor that reaches back further cannot be resumed.
   pruned_before xid8 not null default '0'
 );
@@ -163,18 +165,26 @@ begin
   return coalesce(found, '{}');
 end $$;
 
--- What a cursor is valid with: another one after a crash, a restore, a failover (another timeline), in a copy.
+-- Which cluster, timeline and database this is: another one after a restore, a failover, in a copy. Costs more to find
+-- out than all else that a look at the log does, and whatever changes it ends every session: so the session keeps it.
+create or replace function datum.place() returns text
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  return set_config('datum_server.place', (
+    select md5(concat_ws('/', s.system_identifier, d.oid, left(pg_walfile_name(pg_current_wal_lsn()), 8)))
+      from pg_control_system() s, pg_database d where d.datname = current_database()), false);
+end $$;
+
+-- What a cursor is valid with: another one in another place, after a crash, after the schema was installed anew.
 create or replace function datum.epoch() returns text
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
   if not exists (select from datum.incarnation) then
     insert into datum.incarnation default values on conflict do nothing;
   end if;
-  return (
-    select left(md5(concat_ws('/', m.epoch, i.id, s.system_identifier, d.oid,
-                              left(pg_walfile_name(pg_current_wal_lsn()), 8))), 12)
-      from datum.meta m, datum.incarnation i, pg_control_system() s, pg_database d
-     where d.datname = current_database());
+  -- Not joined: Postgres does not know that each has one row, and would compile (JIT) what it takes for millions.
+  return left(md5(concat_ws('/', (select m.epoch from datum.meta m), (select i.id from datum.incarnation i),
+                            coalesce(nullif(current_setting('datum_server.place', true), ''), datum.place()))), 12);
 end $$;
 
 -- Takes a batch in hand. NULL: it is new, go on. Otherwise its recorded outcome and transaction: answer with that. A
@@ -238,7 +248,7 @@ end $$;
 
 revoke all on function
   datum.fingerprint(oid), datum.read_as(text[], text[], text[], integer[], integer[], bigint, text, oid), datum.candidates(regclass, {postgis}.geometry[]),
-  datum.epoch(),
+  datum.epoch(), datum.place(),
   datum.begin_batch(text, uuid), datum.finish_batch(text, uuid, json), datum.ring(), datum.refresh(regclass),
   datum.prune(interval, interval)
   from public;

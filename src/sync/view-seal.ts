@@ -1,0 +1,43 @@
+/**
+ * Seals cursors: a seal says that whoever holds exactly these rows held the whole view at that cursor, a view being a box
+ * under the claims and policies of the time. A client that comes back with it is then told what changed since, and
+ * nothing has to be compared. It is keyed, so that no client can claim rows that it was never sent and learn from what it
+ * is told of them whether they exist (invariant 3). All servers of a database share the key.
+ */
+import type { Table } from '../db/catalog.ts'
+import type { Bbox } from '../wire/messages.ts'
+import type { PrincipalClass } from './principal-class.ts'
+
+/** Seals that are kept for one cursor: one for each class and area, since everybody there holds the same. */
+const KEPT_MAX = 10_000
+
+/** Says what a view is a view of; null where rows may come into view or leave it without a change being logged. */
+export function viewIdentity(bbox: Bbox | null, { key }: PrincipalClass, table: Table): string | null {
+  if (!table.policyReads.conclusive) return null
+  return JSON.stringify([bbox, key, table.oid, table.fingerprint])
+}
+
+export class ViewSeal {
+  readonly #key: string
+  #cursor = ''
+  readonly #kept = new Map<string, string>()
+
+  constructor(key: string) {
+    this.#key = key
+  }
+
+  /** `heldHash`: {@link HeldRows.hash} of what is held at that cursor. */
+  of(cursor: string, identity: string, heldHash: string): string {
+    if (cursor !== this.#cursor || this.#kept.size > KEPT_MAX) {
+      this.#cursor = cursor
+      this.#kept.clear()
+    }
+    const view = `${heldHash} ${identity}`
+    let seal = this.#kept.get(view)
+    if (seal === undefined) {
+      seal = new Bun.CryptoHasher('sha256', this.#key).update(`${cursor} ${view}`).digest('hex').slice(0, 32)
+      this.#kept.set(view, seal)
+    }
+    return seal
+  }
+}
