@@ -43,7 +43,8 @@ export interface BenchCluster extends Cluster {
 
 export async function startBenchCluster(): Promise<BenchCluster> {
   const binaries = await findPostgresBinaries()
-  if (binaries === null) throw new Error('the benchmark needs a PostgreSQL with PostGIS, and there is none here')
+  if (binaries === null)
+    throw new Error('the benchmark needs a PostgreSQL with PostGIS, and there is none here')
   const folder = await mkdtemp(join(tmpdir(), 'datum-bench-'))
   const asRoot = process.getuid?.() === 0
   if (asRoot) {

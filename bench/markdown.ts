@@ -21,5 +21,13 @@ function figuresOf(results: readonly Result[]): string {
   const lines = cellsOf(results).map((cells: Cells) => `| ${Object.values(cells).join(' | ')} |`)
   const [cpu] = cpus()
   const machine = `${cpus().length} × ${cpu?.model ?? 'unknown CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB, Bun ${Bun.version}.`
-  return ['', machine, '', `| ${head.join(' | ')} |`, `|${head.map(() => '---|').join('')}`, ...lines, ''].join('\n')
+  return [
+    '',
+    machine,
+    '',
+    `| ${head.join(' | ')} |`,
+    `|${head.map(() => '---|').join('')}`,
+    ...lines,
+    '',
+  ].join('\n')
 }

@@ -42,7 +42,10 @@ const TITLES: Cells = {
 export function textTable(results: readonly Result[]): string {
   const lines = [TITLES, ...cellsOf(results)]
   const widths = Object.fromEntries(
-    Object.keys(TITLES).map((key) => [key, Math.max(...lines.map((cells) => cells[key as keyof Cells].length))]),
+    Object.keys(TITLES).map((key) => [
+      key,
+      Math.max(...lines.map((cells) => cells[key as keyof Cells].length)),
+    ]),
   )
   return lines
     .map((cells) =>

@@ -13,7 +13,6 @@ export interface RawSocketEvents {
 
 const OPCODE_CLOSE = 8
 const OPCODE_PING = 9
-const NOTHING = Buffer.alloc(0)
 
 export class RawSocket {
   bytesReceived = 0
@@ -90,12 +89,19 @@ export class RawSocket {
       bytes = Buffer.concat(this.#parts, this.#partsLength)
     }
     let at = this.#isOpen ? 0 : this.#readHandshake(bytes)
-    while (this.#isOpen && bytes.length - at >= 2) {
+    while (this.#isOpen) {
+      this.#wanted = 2
+      if (bytes.length - at < this.#wanted) break
       const short = bytes[at + 1]! & 0x7f
       const headLength = short < 126 ? 2 : short === 126 ? 4 : 10
+      this.#wanted = headLength
       if (bytes.length - at < headLength) break
       const length =
-        short < 126 ? short : short === 126 ? bytes.readUInt16BE(at + 2) : Number(bytes.readBigUInt64BE(at + 2))
+        short < 126
+          ? short
+          : short === 126
+            ? bytes.readUInt16BE(at + 2)
+            : Number(bytes.readBigUInt64BE(at + 2))
       this.#wanted = headLength + length
       if (bytes.length - at < this.#wanted) break
       const opcode = bytes[at]! & 0x0f
@@ -109,8 +115,7 @@ export class RawSocket {
       this.#parts = []
       this.#partsLength = 0
     } else {
-      if (at > 0 && bytes.length - at < 10) this.#wanted = 0
-      this.#parts = [at === 0 && bytes !== chunk ? bytes : Buffer.from(bytes.subarray(at))]
+      this.#parts = [Buffer.from(bytes.subarray(at))]
       this.#partsLength = bytes.length - at
     }
   }
@@ -147,5 +152,5 @@ function textFrame(text: string): Buffer {
   }
   frame.fill(0, headLength - 4, headLength)
   payload.copy(frame, headLength)
-  return length === 0 ? Buffer.concat([frame, NOTHING]) : frame
+  return frame
 }
