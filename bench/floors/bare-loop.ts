@@ -30,7 +30,9 @@ answerCommands({
   /** Sends so many frames of so many bytes to every socket, whose text the sockets of a group share. */
   async send({ frames, bytes, groups }: { frames: number; bytes: number; groups: number }): Promise<void> {
     for (let frame = 0; frame < frames; frame++) {
-      const bodies = Array.from({ length: groups }, (_, group) => `${group}`.padEnd(bytes, 'x'))
+      const bodies = Array.from({ length: groups }, (_, group) =>
+        `{"type":"view","sub":"${group}`.padEnd(bytes, 'x'),
+      )
       let index = 0
       for (const socket of sockets) socket.send(bodies[index++ % groups]!)
       // Lets the kernel take what was written, as a server that waits for its database does.

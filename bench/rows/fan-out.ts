@@ -37,10 +37,12 @@ export const fanOut: Row = {
     'Time: the writer alone (one session, prepared and pipelined updates, triggers installed, no server). CPU: a bare Bun loop that sends as many bytes in as many frames to as many sockets.',
   mustBe: '≤ 1.3× (100 sockets), 1.5× (500), 2× (1,000) of the writer alone; CPU ≤ 3× of the bare loop',
   async run(world) {
-    await using dataset = await createDataset(await world.cluster(), { rows: UPDATES, tenants: TENANTS })
+    const cluster = await world.cluster()
+    await using dataset = await createDataset(cluster, { rows: UPDATES, tenants: TENANTS })
+    await using idle = await createDataset(cluster, { rows: UPDATES, tenants: TENANTS })
     const figures: Figure[] = []
     for (const { sockets, atMost } of LIMITS) {
-      const rounds = await measure(world, dataset, world.size(sockets, sockets / 10))
+      const rounds = await measure(world, dataset, idle, world.size(sockets, sockets / 10))
       figures.push(...figuresOf(`${sockets.toLocaleString('en')} sockets`, atMost, rounds))
       world.say(
         `${sockets} sockets: ${rounds.map(({ totalMs, writerAloneMs }) => `${totalMs.toFixed(0)}/${writerAloneMs.toFixed(0)} ms`).join(', ')}`,
@@ -50,27 +52,33 @@ export const fanOut: Row = {
   },
 }
 
-async function measure(world: World, dataset: Dataset, sockets: number): Promise<Round[]> {
-  await using writer = startHelper(join(import.meta.dir, '../load/writer.ts'))
-  await writer.call('connect', { url: dataset.adminUrl })
-  const runs = new Runs()
-  // Whoever runs first warms up caches and compilers, which is not to be held against either.
-  await burst(writer, runs)
-  const alone: number[] = []
-  for (let n = 0; n < world.rounds; n++) {
-    const { began, ended } = await burst(writer, runs)
-    alone.push(ended - began)
-  }
+/** `idle` is the same database without a server: there the writer is alone, in turns with the other, lest a busy machine
+ * be held against one of them. */
+async function measure(world: World, dataset: Dataset, idle: Dataset, sockets: number): Promise<Round[]> {
+  await using writer = await startWriter(dataset)
+  await using loneWriter = await startWriter(idle)
   await using server = await startServer({ databaseUrl: dataset.appUrl })
   await using clients = startHelper(join(import.meta.dir, '../load/sockets.ts'))
   await open(clients, server.socketUrl, sockets)
+  const runs = new Runs()
+  // Whoever runs first warms up caches and compilers, which is not to be held against either.
+  await burst(loneWriter, runs)
   await delivered(writer, clients, runs)
-  const rounds = await world.inRounds(async (n) => ({
-    writerAloneMs: alone[n]!,
-    ...(await withServer(dataset, server, writer, clients, runs, sockets)),
-  }))
+  const rounds = await world.inRounds(async () => {
+    const { began, ended } = await burst(loneWriter, runs)
+    return {
+      writerAloneMs: ended - began,
+      ...(await withServer(dataset, server, writer, clients, runs, sockets)),
+    }
+  })
   const floor = await floorCpu(world, sockets, rounds)
   return rounds.map((round) => ({ ...round, floorCpuPerRowUs: floor }))
+}
+
+async function startWriter(dataset: Dataset): Promise<Helper> {
+  const writer = startHelper(join(import.meta.dir, '../load/writer.ts'))
+  await writer.call('connect', { url: dataset.adminUrl })
+  return writer
 }
 
 /** Numbers the updates of all bursts, and deals the rows out to them. */
