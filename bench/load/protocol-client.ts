@@ -17,8 +17,10 @@ export interface ProtocolClientOptions {
   readonly url: string
   readonly token: string
   readonly bbox: Bbox
-  /** Keep ids and cursor, for {@link ProtocolClient.comeBack}. */
+  /** Keep ids and cursor, to resume from. */
   readonly remembers: boolean
+  /** Go no further than the token. */
+  readonly onlyAuthenticate: boolean
   /** Every view frame, once the view was complete. */
   readonly onView: (payload: Buffer) => void
 }
@@ -30,8 +32,8 @@ export class ProtocolClient {
   #raw: RawSocket | null = null
   #isComplete = false
   #settle: { resolve: () => void; reject: (error: Error) => void } | null = null
-  /** Whether the server said that what is held stands. */
-  resumed = false
+  /** It had a cursor, and the server began from nothing all the same. */
+  isAnew = false
 
   constructor(options: ProtocolClientOptions) {
     this.#options = options
@@ -69,12 +71,13 @@ export class ProtocolClient {
   #receive(payload: Buffer): void {
     const type = payload[AT_TYPE]
     if (type === VIEW) this.#view(payload)
-    else if (type === AUTHENTICATED) this.#subscribe()
-    else if (type === SUBSCRIBED) this.resumed = payload.includes('"resumed":true')
+    else if (type === AUTHENTICATED) this.#authenticated()
+    else if (type === SUBSCRIBED) this.isAnew = this.#cursor !== null && !payload.includes('"resumed":true')
     else this.#settle?.reject(new Error(`the server said ${payload.toString()}`))
   }
 
-  #subscribe(): void {
+  #authenticated(): void {
+    if (this.#options.onlyAuthenticate) return this.#settle?.resolve()
     const resume = this.#cursor === null ? {} : { resume: { cursor: this.#cursor, held: [...this.#held] } }
     this.#raw?.send(JSON.stringify({ type: 'subscribe', sub: 'map', bbox: this.#options.bbox, ...resume }))
   }

@@ -17,6 +17,8 @@ export interface OpenArgument {
   /** Sockets that are being opened at a time. */
   readonly atATime: number
   readonly remembers?: boolean
+  /** Go no further than the token. */
+  readonly onlyAuthenticate?: boolean
 }
 
 export interface Traffic {
@@ -46,13 +48,20 @@ let onView: (index: number, payload: Buffer) => void = () => {}
 
 answerCommands({
   /** Resolves to how long it took, in milliseconds, without the making of the tokens. */
-  async open({ url, bbox, users, atATime, remembers = false }: OpenArgument): Promise<number> {
+  async open({
+    url,
+    bbox,
+    users,
+    atATime,
+    remembers = false,
+    onlyAuthenticate = false,
+  }: OpenArgument): Promise<number> {
     const tokens = await Promise.all(users.map((claims) => mintToken(claims)))
     const first = clients.length
     const opened = tokens.map(
       (token, index) =>
         new ProtocolClient({
-          ...{ url, bbox, token, remembers },
+          ...{ url, bbox, token, remembers, onlyAuthenticate },
           onView: (payload) => onView(first + index, payload),
         }),
     )
@@ -62,13 +71,17 @@ answerCommands({
     return performance.now() - began
   },
 
-  /** Loses every socket and opens it again from its cursor. Resolves to how long that took, in milliseconds. */
-  async comeBack({ atATime }: { atATime: number }): Promise<number> {
+  /** Every socket is lost. */
+  drop(): void {
     for (const client of clients) client.drop()
+  },
+
+  /** Opens each again, from its cursor if it has one. Resolves to how long that took, in milliseconds. */
+  async reopen({ atATime }: { atATime: number }): Promise<number> {
     const began = performance.now()
     await eachOf(clients, atATime, (client) => client.open())
     const elapsed = performance.now() - began
-    const anew = clients.filter(({ resumed }) => !resumed).length
+    const anew = clients.filter(({ isAnew }) => isAnew).length
     if (anew > 0) throw new Error(`${anew} sockets were not resumed`)
     return elapsed
   },
