@@ -1,0 +1,74 @@
+/** What datum costs the application's own writes. */
+import { join } from 'node:path'
+import { BOX, createDataset, type Dataset, tenantId } from '../dataset.ts'
+import { figure } from '../figure.ts'
+import { startHelper } from '../helper-process.ts'
+import type { Row } from '../row.ts'
+import { startServer } from '../server-process.ts'
+
+const ROWS = 10_000
+const TENANTS = 10
+const SOCKETS = 100
+const WRITERS = 8
+const SECONDS = 4
+const SCRIPT = `\\set n random(0, ${ROWS - 1})
+update features set rev = rev + 1 where n = :n;
+`
+
+export const appWrites: Row = {
+  name: 'app-writes',
+  question: 'How many transactions a second do 8 concurrent writers of single rows keep?',
+  floor:
+    'The same writers (pgbench, prepared statements) on the same table without triggers and without a server.',
+  mustBe: '≥ 85 % with a server connected and 100 sockets',
+  async run(world) {
+    const cluster = await world.cluster()
+    await using plain = await createDataset(cluster, { rows: ROWS, tenants: TENANTS, watched: false })
+    await using dataset = await createDataset(cluster, { rows: ROWS, tenants: TENANTS })
+    const perSecond = async ({ adminUrl }: Dataset) => {
+      const pgbench = Bun.spawn(
+        [
+          ...[join(cluster.binaries, 'pgbench'), '--no-vacuum', '--protocol=prepared', `--client=${WRITERS}`],
+          ...[`--time=${world.size(SECONDS, 1)}`, '--file=/dev/stdin', adminUrl],
+        ],
+        { stdin: new Blob([SCRIPT]), stdout: 'pipe', stderr: 'pipe' },
+      )
+      const said = await new Response(pgbench.stdout).text()
+      const found = /tps = ([\d.]+)/.exec(said)?.[1]
+      if (found === undefined) throw new Error(`pgbench: ${await new Response(pgbench.stderr).text()}`)
+      return Number(found)
+    }
+    await perSecond(plain)
+    await perSecond(dataset)
+    // Triggers alone, in turns with the rest, to tell what they cost from what the server does.
+    await using lone = await createDataset(cluster, { rows: ROWS, tenants: TENANTS })
+    await using server = await startServer({ databaseUrl: dataset.appUrl })
+    await using clients = startHelper(join(import.meta.dir, '../load/sockets.ts'))
+    const users = Array.from({ length: SOCKETS }, (_, n) => ({
+      sub: `user-${n}`,
+      org_id: tenantId(n % TENANTS),
+    }))
+    await clients.call('open', { url: server.socketUrl, bbox: BOX, users, atATime: 50 })
+    const rounds = await world.inRounds(async () => ({
+      without: await perSecond(plain),
+      triggers: await perSecond(lone),
+      served: await perSecond(dataset),
+    }))
+    return [
+      figure({
+        of: 'triggers, server, 100 sockets',
+        unit: 'transactions/s',
+        rounds: rounds.map(({ served, without }) => [served, without]),
+        as: 'percent',
+        mustBe: { atLeast: 85 },
+      }),
+      figure({
+        of: 'triggers alone',
+        unit: 'transactions/s',
+        rounds: rounds.map(({ triggers, without }) => [triggers, without]),
+        as: 'percent',
+        mustBe: null,
+      }),
+    ]
+  },
+}
