@@ -1,6 +1,6 @@
 /**
  * Small numbers that stand for row ids, shared by the subscriptions of one table: what a subscription holds is then a few
- * bytes a row (held-rows.ts) in place of a string of its own. A handle lives as long as somebody retains it, and has a
+ * bytes a row (held-set.ts) in place of a string of its own. A handle lives as long as somebody retains it, and has a
  * keyed hash of its id, by which sets of rows are told apart (view-seal.ts).
  */
 import type { Id } from '../wire/messages.ts'

@@ -12,7 +12,7 @@ import { GONE_IDS_MAX, ROW_BYTES_MAX, ROWS_PER_SUBSCRIPTION_MAX, VIEW_FRAME_BYTE
 import type { Bbox, EndCode, Id } from '../wire/messages.ts'
 import type { Delivery } from './delivery.ts'
 import { endOf } from './end-code.ts'
-import { HeldRows } from './held-rows.ts'
+import { HeldSet } from './held-set.ts'
 import { classOf, type PrincipalClass } from './principal-class.ts'
 import type { RowHandles } from './row-handles.ts'
 import type { RowSize } from './row-size.ts'
@@ -91,7 +91,7 @@ export class Subscription {
   readonly name: string
   readonly subscriber: Subscriber
   readonly #home: SubscriptionHome
-  readonly #held: HeldRows
+  readonly #held: HeldSet
   readonly #dirty = new Set<Id>()
   /** Batches written on this socket, with their transactions, until the view has them. */
   readonly #unsettled = new Map<string, bigint>()
@@ -122,7 +122,7 @@ export class Subscription {
     this.subscriber = subscriber
     this.#home = home
     this.#bbox = bbox
-    this.#held = new HeldRows(home.handles)
+    this.#held = new HeldSet(home.handles)
     for (const id of held) this.#held.add(id)
     // What a resuming client holds may lie in whatever box it had before.
     this.#watched = bbox === null ? null : this.#held.size > 0 ? [GLOBE] : [bbox]

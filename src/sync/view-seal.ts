@@ -26,7 +26,7 @@ export class ViewSeal {
     this.#key = key
   }
 
-  /** `heldHash`: {@link HeldRows.hash} of what is held at that cursor. */
+  /** `heldHash`: {@link HeldSet.hash} of what is held at that cursor. */
   of(cursor: string, identity: string, heldHash: string): string {
     if (cursor !== this.#cursor || this.#kept.size > KEPT_MAX) {
       this.#cursor = cursor

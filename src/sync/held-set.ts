@@ -10,7 +10,7 @@ const SLOTS_MIN = 8
 /** Fibonacci hashing (Knuth, TAOCP 6.4): neighbouring handles land far apart. */
 const MULTIPLIER = 0x9e3779b1
 
-export class HeldRows {
+export class HeldSet {
   readonly #handles: RowHandles
   /** A handle plus one, or 0 for an empty slot. Linear probing. */
   #slots = new Uint32Array(SLOTS_MIN)
