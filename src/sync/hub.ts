@@ -10,22 +10,19 @@ import type { Database } from '../db/database.ts'
 import { errorCode } from '../db/error-code.ts'
 import { type ChangeBatch, Feed, readChanges } from '../db/feed.ts'
 import { watchProblem } from '../db/install.ts'
-import { READ_CONNECTIONS } from '../db/postgres.ts'
 import { installAgain } from '../db/prepare.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { OperatorError } from '../operator-error.ts'
 import type { Bbox, Id } from '../wire/messages.ts'
 import { isNear } from './area-index.ts'
-import { FairGate } from './fair-gate.ts'
+import { ReadGates } from './read-gates.ts'
 import type { Subscriber } from './subscriber.ts'
 import { Subscription } from './subscription.ts'
 import { TableHub, type Unserved } from './table-hub.ts'
 
 /** How often a change of policies or columns is looked for that no read has run into. */
 const FINGERPRINT_INTERVAL_MS = 5_000
-/** Reads that one socket may have under way by itself; below what there is, so that others get on. */
-const READS_PER_SOCKET_MAX = 2
 const PRUNE_INTERVAL_MS = 60_000
 /** How long a client may be away and still resume by cursor. */
 const KEEP_CHANGES = '1 hour'
@@ -64,14 +61,14 @@ export class Hub {
   private constructor(options: HubOptions, tables: readonly Table[]) {
     this.#options = options
     this.#position = { cursorText: '', snapshot: '1:1:' }
-    const gate = new FairGate(READ_CONNECTIONS, READS_PER_SOCKET_MAX)
+    const gates = new ReadGates()
     this.#tables = tables.map(
       (table) =>
         new TableHub({
           ...options,
           table,
           position: this.#position,
-          gate,
+          gates,
           readTable: () => readWatched(options.database, table),
         }),
     )

@@ -11,20 +11,25 @@ import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { EndCode, Id } from '../wire/messages.ts'
 import { AreaIndex } from './area-index.ts'
-import type { FairGate } from './fair-gate.ts'
+import { CANCELLED, type ReadGates } from './read-gates.ts'
 import { rowsByIdSql } from './read-sql.ts'
 import { RowSize } from './row-size.ts'
+import { SlowClasses } from './slow-classes.ts'
 import type { Subscription, SubscriptionHome, ViewReader } from './subscription.ts'
 import { createViewReader } from './view-reader.ts'
 
 /** What one shared read should bring, over all of its classes. */
 const SHARED_READ_CHARACTERS = 4 * 1024 * 1024
 
-/**
- * How long a shared read may take. Then one of its classes may have a policy that does not end, and each subscription
- * reads for itself, with a limit of its own, so that only that class's pay for it.
- */
+/** How long a shared read may take. Then one of its classes may have a policy that does not end. */
 const SHARED_READ_TIMEOUT_MS = 2_000
+/**
+ * How long each class may take then, read by itself. Most take a millisecond; those that do not are left out of shared
+ * reads from then on, and their subscriptions read for themselves.
+ */
+const LONE_READ_TIMEOUT_MS = 100
+/** After so many that were slow it is not about one class, but about the table: all read for themselves. */
+const LONE_READS_SLOW_MAX = 20
 
 /** Where the feed is: shared by all tables of a hub. */
 export interface FeedPosition {
@@ -43,7 +48,7 @@ export interface TableHubOptions {
   readonly table: Table
   readonly position: FeedPosition
   /** For the reads of single subscriptions. */
-  readonly gate: FairGate
+  readonly gates: ReadGates
   /** Reads the table's description again. */
   readonly readTable: () => Promise<Table>
   readonly log: Log
@@ -77,6 +82,7 @@ interface Interest {
 export class TableHub implements SubscriptionHome {
   readonly #options: TableHubOptions
   readonly rowSize = new RowSize()
+  readonly #slowClasses = new SlowClasses()
   readonly #subscriptions = new AreaIndex<Subscription>()
   #table: Table
   #reader: ViewReader
@@ -86,7 +92,7 @@ export class TableHub implements SubscriptionHome {
   constructor(options: TableHubOptions) {
     this.#options = options
     this.#table = options.table
-    this.#reader = createViewReader(options.database, options.gate, options.table, this.rowSize)
+    this.#reader = this.#createReader(options.table)
   }
 
   get table(): Table {
@@ -172,6 +178,24 @@ export class TableHub implements SubscriptionHome {
 
   /** One statement for a run of classes. Resolves to its handing out; never rejects. */
   async #read(run: readonly ClassRun[]): Promise<Delivery> {
+    const isEmbedded = this.#options.database.kind === 'embedded'
+    const results = await this.#readWithin(run, isEmbedded ? null : SHARED_READ_TIMEOUT_MS)
+    if (results === 'too slow') {
+      await this.#readApart(run)
+      return () => {}
+    }
+    return (cursor) => {
+      for (const [index, part] of run.entries()) {
+        this.#deliver(part, results?.[index], results === null ? undefined : cursor)
+      }
+    }
+  }
+
+  /** The results of one statement for these classes; null if they are of no use. Never rejects. */
+  async #readWithin(
+    run: readonly ClassRun[],
+    timeoutMs: number | null,
+  ): Promise<readonly ClassResult[] | 'too slow' | null> {
     const table = this.#table
     try {
       const { results, fingerprint } = await readForClasses(
@@ -179,25 +203,36 @@ export class TableHub implements SubscriptionHome {
         run.map(({ interest, ids }) => ({ settings: interest.settings, ids })),
         rowsByIdSql(table),
         table.oid,
-        {
-          timeoutMs: this.#options.database.kind === 'embedded' ? null : SHARED_READ_TIMEOUT_MS,
-          lengthMax: SHARED_READ_CHARACTERS / run.length,
-        },
+        { timeoutMs, lengthMax: SHARED_READ_CHARACTERS / run.length },
       )
       this.#options.metrics.classReads(run.length)
-      if (fingerprint === table.fingerprint && table === this.#table) {
-        return (cursor) => {
-          for (const [index, part] of run.entries()) this.#deliver(part, results[index], cursor)
-        }
-      }
+      if (fingerprint === table.fingerprint && table === this.#table) return results
       void this.tableChanged()
     } catch (error) {
-      // One class's trouble never comes here (the statement isolates it), so this is everybody's: a lost connection, a
-      // timeout. Each subscription reads for itself and finds out what it is about.
-      this.#options.log.debug(`A shared read of ${table.wireName} failed (${errorCode(error)}).`)
+      const code = errorCode(error)
+      // One class's trouble never comes here (the statement isolates it), but for what cannot be caught: a cancellation,
+      // a lost connection. Each subscription reads for itself then and finds out what it is about.
+      this.#options.log.debug(`A shared read of ${table.wireName} failed (${code}).`)
+      if (code === CANCELLED) return 'too slow'
     }
-    return () => {
-      for (const part of run) this.#deliver(part, undefined, undefined)
+    return null
+  }
+
+  /**
+   * A shared read took too long: reads for one class after the other, and hands out at once what was quick. Those that
+   * are slow again are remembered, so that nobody waits for them a second time.
+   */
+  async #readApart(run: readonly ClassRun[]): Promise<void> {
+    let slow = 0
+    for (const part of run) {
+      const { key } = part.interest
+      const isHopeless = slow >= LONE_READS_SLOW_MAX || this.#slowClasses.has(key)
+      const results = isHopeless ? null : await this.#readWithin([part], LONE_READ_TIMEOUT_MS)
+      if (results === 'too slow') {
+        slow++
+        this.#slowClasses.note(key)
+      }
+      this.#deliver(part, results === 'too slow' ? undefined : results?.[0], undefined)
     }
   }
 
@@ -229,7 +264,7 @@ export class TableHub implements SubscriptionHome {
       return
     this.#options.log.info(`${table.wireName} was altered; its subscriptions are compared with it again.`)
     this.#table = table
-    this.#reader = createViewReader(this.#options.database, this.#options.gate, table, this.rowSize)
+    this.#reader = this.#createReader(table)
     if (table.oid !== before.oid || JSON.stringify(table.info) !== JSON.stringify(before.info)) {
       return this.#endAll('schema_changed', 'The columns of this table changed. Subscribe again.')
     }
@@ -253,14 +288,19 @@ export class TableHub implements SubscriptionHome {
     for (const subscription of [...this.#subscriptions.owners]) subscription.end(code, message)
   }
 
-  /** Live subscriptions by class; the others just get the ids. */
+  #createReader(table: Table): ViewReader {
+    const { database, gates } = this.#options
+    return createViewReader({ database, gates, table, rowSize: this.rowSize, slowClasses: this.#slowClasses })
+  }
+
+  /** Live subscriptions by class; the others, and those of slow classes, just get the ids. */
   #interestIn(changes: readonly Change[]): ClassInterest[] {
     const classes = new Map<string, ClassInterest>()
     const outstanding = new Map<Subscription, Set<Id>>()
     for (const change of changes) {
       const id = change.id as Id
       for (const subscription of this.#subscriptions.touchedBy(change)) {
-        if (!subscription.isLive) {
+        if (!subscription.isLive || this.#slowClasses.has(subscription.class.key)) {
           const ids = outstanding.get(subscription)
           if (ids !== undefined) ids.add(id)
           else outstanding.set(subscription, new Set([id]))
