@@ -11,6 +11,7 @@ import { errorCode } from '../db/error-code.ts'
 import { type ChangeBatch, Feed, readChanges } from '../db/feed.ts'
 import { watchProblem } from '../db/install.ts'
 import { installAgain } from '../db/prepare.ts'
+import { schemaFitness } from '../db/schema-version.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { OperatorError } from '../operator-error.ts'
@@ -24,6 +25,9 @@ import { TableHub, type Unserved } from './table-hub.ts'
 /** How often a change of policies or columns is looked for that no read has run into. */
 const FINGERPRINT_INTERVAL_MS = 5_000
 const PRUNE_INTERVAL_MS = 60_000
+/** Log rows dropped at a time, some ten milliseconds' work, and the pause until the next. */
+const PRUNE_ROWS = 5_000
+const PRUNE_PAUSE_MS = 20
 /** How long a client may be away and still resume by cursor. */
 const KEEP_CHANGES = '1 hour'
 /** How long a batch may be sent again and still be recognised. */
@@ -34,6 +38,8 @@ export interface HubOptions {
   readonly tables: readonly TableConfig[]
   readonly log: Log
   readonly metrics: Metrics
+  /** Told when the schema `datum` was upgraded or removed, so that this server cannot go on. May be told again. */
+  readonly onUnfit: (problem: string) => void
 }
 
 export interface OpenOptions {
@@ -57,6 +63,8 @@ export class Hub {
   readonly #timers: ReturnType<typeof setInterval>[] = []
   #feed: Feed | null = null
   #healthy = true
+  #isPruning = false
+  #stopped = false
 
   private constructor(options: HubOptions, tables: readonly Table[]) {
     this.#options = options
@@ -88,7 +96,12 @@ export class Hub {
       },
     })
     hub.#moveTo(hub.#feed.cursor)
-    hub.#timers.push(setInterval(() => void hub.#checkFingerprints(), FINGERPRINT_INTERVAL_MS))
+    hub.#timers.push(
+      setInterval(() => {
+        void hub.#checkFingerprints()
+        void hub.#checkSchema()
+      }, FINGERPRINT_INTERVAL_MS),
+    )
     hub.#timers.push(setInterval(() => void hub.#prune(), PRUNE_INTERVAL_MS))
     return hub
   }
@@ -141,6 +154,7 @@ export class Hub {
   }
 
   async stop(): Promise<void> {
+    this.#stopped = true
     for (const timer of this.#timers) clearInterval(timer)
     await this.#feed?.stop()
   }
@@ -206,12 +220,31 @@ export class Hub {
     }
   }
 
+  /** In small steps, with room for others in between: after a long absence there may be very much. */
   async #prune(): Promise<void> {
+    if (this.#isPruning) return
+    this.#isPruning = true
     try {
-      await this.#options.database
-        .sql`select datum.prune(${KEEP_CHANGES}::interval, ${KEEP_BATCHES}::interval)`
+      for (let hasMore = true; hasMore && !this.#stopped; ) {
+        const [step] = await this.#options.database.bulk<{ more: boolean }[]>`
+          select datum.prune(${KEEP_CHANGES}::interval, ${KEEP_BATCHES}::interval, ${PRUNE_ROWS}, true) as more`
+        hasMore = step?.more === true
+        if (hasMore) await new Promise((resolve) => setTimeout(resolve, PRUNE_PAUSE_MS))
+      }
     } catch (error) {
       this.#options.log.debug(`Pruning the change log failed (${errorCode(error)}).`)
+    } finally {
+      this.#isPruning = false
+    }
+  }
+
+  /** Whether what is installed is still what this server can work with. */
+  async #checkSchema(): Promise<void> {
+    try {
+      const fitness = await schemaFitness(this.#options.database.sql)
+      if (fitness.state !== 'fit') this.#options.onUnfit(fitness.problem)
+    } catch {
+      // The feed notices and says when Postgres is away.
     }
   }
 }
