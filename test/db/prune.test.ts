@@ -72,7 +72,7 @@ for (const isolation of ['read committed', 'repeatable read', 'serializable'])
       await Promise.all(
         writers.map((sql) =>
           sql.begin(`isolation level ${isolation}`, async (transaction) => {
-            await transaction`set local lock_timeout = '10s'`
+            await transaction`set local statement_timeout = '10s'`
             await transaction.unsafe(insert(2_000))
             await transaction.unsafe(insert(2_000))
             // None commits before all have written: whoever dropped something still has its locks.
