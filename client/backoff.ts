@@ -12,6 +12,9 @@ export const RECONNECT: Backoff = { firstMs: 1_000, capMs: 30_000 }
 /** After close code 4429. The server counts by the minute. */
 export const RATE_LIMITED: Backoff = { firstMs: 20_000, capMs: 120_000 }
 
+/** For a view that the server cannot give at the moment: somebody must mend the table first. */
+export const TABLE_UNSERVED: Backoff = { firstMs: 5_000, capMs: 60_000 }
+
 /** For a token function that fails while the old token still serves. */
 export const TOKEN: Backoff = { firstMs: 1_000, capMs: 30_000 }
 

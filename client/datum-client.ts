@@ -66,7 +66,7 @@ export class DatumClient<R extends object = Row> {
   private constructor(environment: Environment, options: ConnectOptions) {
     checkOptions(options)
     const { token, table, bbox, serverUrl, connectTimeout, onStatusChange } = options
-    const { clock } = environment
+    const { clock, random } = environment
     const view = this.#view
     this.rows = view.rows as ReadonlyMap<Id, object> as ReadonlyMap<Id, R>
     this.#environment = environment
@@ -86,6 +86,7 @@ export class DatumClient<R extends object = Row> {
     const send = this.#connection.send.bind(this.#connection)
     this.#subscription = new Subscription({
       clock,
+      random,
       table,
       bbox,
       view,

@@ -14,6 +14,7 @@ import type {
   TableInfo,
   ViewMessage,
 } from '../src/wire/messages.ts'
+import { backoffMs, TABLE_UNSERVED } from './backoff.ts'
 import { DatumError } from './datum-error.ts'
 import type { Clock } from './environment.ts'
 import { utf8Bytes } from './json.ts'
@@ -45,6 +46,7 @@ const RESUBSCRIBE_MS = 1_000
 
 export interface SubscriptionParts {
   readonly clock: Clock
+  readonly random: () => number
   readonly table: string | undefined
   readonly bbox: Bbox | undefined
   readonly view: View
@@ -74,6 +76,8 @@ export class Subscription {
   #seqDone = 0
   #waiters: Waiter[] = []
   #cancelResubscribe: () => void = () => {}
+  /** Answers in a row that the table is not served at the moment. */
+  #timesUnserved = 0
 
   constructor(parts: SubscriptionParts) {
     this.#parts = parts
@@ -202,6 +206,7 @@ export class Subscription {
 
   #completed(seq: number): void {
     this.#seqDone = Math.max(this.#seqDone, seq)
+    this.#timesUnserved = 0
     if (this.#state.phase !== 'filling') return
     if (this.#state.fresh) this.#resumePoint = null
     this.#state = { phase: 'live', sub: this.#state.sub }
@@ -226,13 +231,19 @@ export class Subscription {
       }
       return
     }
+    const { view, clock, random, onEnded, onAnswered } = this.#parts
     const reason = new DatumError(code, message)
     this.#state = { phase: 'ended', reason }
-    this.#parts.view.clear()
-    this.#parts.view.commit()
+    view.clear()
+    view.commit()
     this.rejectWaiters(reason)
-    this.#parts.onEnded(reason)
-    this.#parts.onAnswered()
+    // The server's trouble and not this user's: it may pass. It is told once.
+    if (code === 'error') {
+      const waitMs = backoffMs(TABLE_UNSERVED, ++this.#timesUnserved, random)
+      this.#cancelResubscribe = clock.setTimer(() => this.#subscribe(), waitMs)
+    }
+    if (code !== 'error' || this.#timesUnserved === 1) onEnded(reason)
+    onAnswered()
   }
 }
 

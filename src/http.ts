@@ -8,6 +8,8 @@ export interface HttpParts {
   readonly metrics: Metrics
   /** Whether Postgres answers, which is what a load balancer should know. */
   readonly isReady: () => boolean
+  /** Whether the server is being taken down: a socket opened now would not live. */
+  readonly isStopping: () => boolean
   /** Whether this client may open one more socket. */
   readonly mayOpen: (request: Request) => boolean
   /** Makes the request a socket; false if it is not a WebSocket handshake. */
@@ -26,6 +28,7 @@ export async function answer(request: Request, parts: HttpParts): Promise<Respon
     case '/healthz':
       return text('ok\n')
     case '/readyz':
+      if (parts.isStopping()) return text('The server is going away\n', 503)
       return parts.isReady() ? text('ready\n') : text('Postgres does not answer\n', 503)
     case '/metrics':
       return new Response(await parts.metrics.text(), {
@@ -36,7 +39,11 @@ export async function answer(request: Request, parts: HttpParts): Promise<Respon
   }
 }
 
-function openSocket(request: Request, { config, mayOpen, upgrade }: HttpParts): Response | undefined {
+function openSocket(
+  request: Request,
+  { config, isStopping, mayOpen, upgrade }: HttpParts,
+): Response | undefined {
+  if (isStopping()) return text('The server is going away.\n', 503)
   const origin = request.headers.get('origin')
   // Programs send no Origin; browsers always do, and pages cannot choose it (RFC 6455 §10.2).
   if (config.allowedOrigins !== null && origin !== null && !config.allowedOrigins.includes(origin)) {

@@ -23,6 +23,8 @@ export interface RunningServer {
   /** `http://host:port`, with the port that was really bound. */
   readonly url: string
   readonly port: number
+  /** Resolves, with the reason, if it cannot go on and should be stopped. */
+  readonly unfit: Promise<OperatorError>
   /** Stops taking sockets, closes the open ones with 1012, ends the database work under way. Does not close the database. */
   stop(): Promise<void>
 }
@@ -57,7 +59,10 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
   const verifier = config.auth === null ? null : await createVerifier(config.auth)
   await prepareDatabase(database, config, log)
   const metrics = new Metrics()
-  const hub = await Hub.start({ database, tables: config.tables, log, metrics })
+  const { promise: unfit, resolve: giveUp } = Promise.withResolvers<OperatorError>()
+  const onUnfit = (problem: string) => giveUp(new OperatorError(`Cannot go on serving: ${problem}.`))
+  const hub = await Hub.start({ database, tables: config.tables, log, metrics, onUnfit })
+  let isStopping = false
   const sessions = new Set<Session>()
   const connections = new ConnectionCount(config.connectionsPerIp)
   const clientAddress = clientAddressBehind(config.trustedProxies)
@@ -93,6 +98,7 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
         config,
         metrics,
         isReady: () => hub.healthy,
+        isStopping: () => isStopping,
         mayOpen: (handshake) => connections.mayOpen(addressOf(handshake, self)),
         upgrade: (handshake, headers) =>
           self.upgrade(handshake, { headers, data: { address: addressOf(handshake, self), session: null } }),
@@ -134,7 +140,9 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
   return {
     url: `http://${hostOfUrl(config.host)}:${server.port}`,
     port: server.port ?? config.port,
+    unfit,
     async stop() {
+      isStopping = true
       for (const session of sessions) session.close(CloseCode.restart, 'The server restarts. Connect again.')
       const drained = Promise.all([...sessions].map((session) => session.drained()))
       await Promise.race([drained, new Promise((resolve) => setTimeout(resolve, DRAIN_MS))])

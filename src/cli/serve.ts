@@ -29,6 +29,7 @@ export const serve = defineCommand({
       const server = await started
       return {
         url: server.url,
+        unfit: server.unfit,
         async stop() {
           await server.stop()
           finish()

@@ -1,4 +1,4 @@
-/** `datum-server setup`: installs or upgrades, as the owner of the tables, what live sync needs in the database. */
+/** `datum-server setup`: installs, upgrades or removes, as the owner of the tables, what live sync needs in the database. */
 import { defineCommand } from 'citty'
 import { OperatorError } from '../operator-error.ts'
 import { configFlag, dbFlag } from './flags.ts'
@@ -21,6 +21,10 @@ export const setup = defineCommand({
       description: 'The role that the server will connect as; it is granted what it needs',
     },
     print: { type: 'boolean', description: 'Print the SQL and change nothing' },
+    uninstall: {
+      type: 'boolean',
+      description: 'Remove the triggers and the schema `datum`; tables and policies stay as they are',
+    },
   },
   async run({ args }) {
     const { configure } = await import('./configure.ts')
@@ -32,12 +36,21 @@ export const setup = defineCommand({
         2,
       )
     }
-    const [{ withDatabase }, { install, installSql }] = await Promise.all([
+    const [{ withDatabase }, { install, installSql }, { uninstall, uninstallSql }] = await Promise.all([
       import('./database.ts'),
       import('../db/install.ts'),
+      import('../db/uninstall.ts'),
     ])
     const options = { tables: config.tables, role: args.role }
     await withDatabase(config, log, async ({ sql }) => {
+      if (args.uninstall) {
+        if (args.print) return console.log((await uninstallSql(sql)).trimEnd())
+        await uninstall(sql)
+        log.success(
+          'Live sync is uninstalled: the triggers and the schema `datum` are gone. Servers stop by themselves.',
+        )
+        return
+      }
       if (args.print) {
         // Not process.stdout.write: of what it still holds, the end of the process leaves no more than a pipe takes.
         console.log((await installSql(sql, options)).trimEnd())

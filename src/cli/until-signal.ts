@@ -6,16 +6,17 @@ import type { RunningServer } from '../server.ts'
 const STOP_SECONDS_MAX = 9
 
 /**
- * Starts the server and resolves when a signal has ended it. A signal during the start takes effect when the start is
+ * Starts the server and resolves when a signal has ended it. Rejects with the reason if it had to be ended because it
+ * could not go on. A signal during the start takes effect when the start is
  * done, however long that is: an embedded database is not to be left half made. A second signal, or a stop that takes
  * longer than {@link STOP_SECONDS_MAX}, ends the process with exit code 1.
  */
 export async function runUntilSignal(
   log: Log,
-  start: () => Promise<Pick<RunningServer, 'url' | 'stop'>>,
+  start: () => Promise<Pick<RunningServer, 'url' | 'stop' | 'unfit'>>,
 ): Promise<void> {
   let isSignalled = false
-  const signalled = nextSignal(log).then(() => {
+  const signalled = nextSignal(log).then((): undefined => {
     isSignalled = true
   })
   const server = await start()
@@ -23,12 +24,14 @@ export async function runUntilSignal(
     const socketUrl = `${server.url.replace(/^http/, 'ws')}/ws`
     console.log(`datum-server is ready: ${server.url} (WebSocket at ${socketUrl})`)
   }
-  await signalled
+  const reason = await Promise.race([signalled, server.unfit])
+  if (reason !== undefined) log.error('Closing the sockets and stopping.')
   setTimeout(() => {
     log.error(`Not stopped after ${STOP_SECONDS_MAX} s; leaving as it is.`)
     process.exit(1)
   }, STOP_SECONDS_MAX * 1000).unref()
   await server.stop()
+  if (reason !== undefined) throw reason
   log.info('Stopped.')
 }
 

@@ -9,17 +9,13 @@ import { readTable, type Table } from './catalog.ts'
 import { RING_SQL } from './doorbell.ts'
 import { quoteIdentifier, quoteLiteral } from './identifier.ts'
 import { READ_FUNCTION_ARGUMENTS, readDigest, readFunctionName, readFunctionSql } from './read-function.ts'
+import { OLDEST_SERVER, SCHEMA_VERSION, schemaFitness } from './schema-version.ts'
+import { type RunStatement, shortLockTransaction, shortLockTransactionSql } from './short-lock.ts'
 import schemaSql from './sql/schema.sql' with { type: 'text' }
-import { TRIGGER_PREFIX, triggerSql } from './triggers.ts'
-
-/** Grows with every change of sql/schema.sql or triggers.ts. A server refuses to run on another version than its own. */
-export const SCHEMA_VERSION = 1
+import { relationsWithTriggers, TRIGGER_PREFIX, triggerSql } from './triggers.ts'
 
 /** Oldest Postgres that has everything schema.sql uses (SQL-standard function bodies, OR REPLACE for triggers). */
 const POSTGRES_VERSION_MIN = 140000
-
-/** CREATE TRIGGER waits for running writes and makes new ones wait meanwhile, so it may not queue for long. */
-const LOCK_TIMEOUT = '5s'
 
 const ROLE_FUNCTIONS = [
   'fingerprint(oid)',
@@ -30,6 +26,7 @@ const ROLE_FUNCTIONS = [
   'finish_batch(text, uuid, json)',
   'refresh(regclass)',
   'prune(interval, interval)',
+  'prune(interval, interval, integer, boolean)',
 ]
 
 export interface InstallOptions {
@@ -40,51 +37,65 @@ export interface InstallOptions {
 
 /** Installs in one transaction. Rejects with an {@link OperatorError} that says what to do; then nothing was changed. */
 export async function install(sql: Sql, options: InstallOptions): Promise<void> {
-  await inTransaction(sql, options, false)
+  await shortLockTransaction(sql, (transaction, run) => installIn(transaction, run, options)).catch(explain)
 }
 
 /** The SQL that {@link install} would run, made by running it and rolling back. */
 export function installSql(sql: Sql, options: InstallOptions): Promise<string> {
-  return inTransaction(sql, options, true)
+  return shortLockTransactionSql(sql, (transaction, run) => installIn(transaction, run, options)).catch(
+    explain,
+  )
 }
 
-class Rollback extends Error {}
-
-async function inTransaction(sql: Sql, options: InstallOptions, onlyPrint: boolean): Promise<string> {
-  const statements: string[] = []
-  try {
-    await sql.begin(async (transaction) => {
-      const run = async (text: string) => {
-        statements.push(text.trim())
-        await transaction.unsafe(text)
-      }
-      await run(`set local lock_timeout = '${LOCK_TIMEOUT}'`)
-      await installSchema(transaction, run)
-      const readFunctions: string[] = []
-      for (const config of options.tables) {
-        const table = await readTable(transaction as unknown as Sql, config)
-        await run(triggerSql(table, await installerOf(transaction)))
-        await run(readFunctionSql(table))
-        await run(watchSql(table))
-        readFunctions.push(`${readFunctionName(table)}${READ_FUNCTION_ARGUMENTS}`)
-      }
-      await run(`revoke all on function ${readFunctions.join(', ')} from public`)
-      if (options.role !== null) await grant(transaction, options.role, readFunctions, run)
-      await run(
-        `insert into datum.meta (version) values (${SCHEMA_VERSION}) on conflict (single) do update set version = excluded.version`,
-      )
-      if (onlyPrint) throw new Rollback()
-    })
-  } catch (error) {
-    if (!(error instanceof Rollback)) throw explained(error)
-  }
-  return `begin;\n${statements.map((text) => text.replace(/;?$/, ';')).join('\n\n')}\ncommit;\n`
-}
-
-async function installSchema(
+async function installIn(
   transaction: TransactionSql,
-  run: (text: string) => Promise<void>,
+  run: RunStatement,
+  { tables, role }: InstallOptions,
 ): Promise<void> {
+  const before = await installSchema(transaction, run)
+  const others = before !== null && before < SCHEMA_VERSION ? await otherWatched(transaction, tables) : []
+  const installer = await installerOf(transaction)
+  const readFunctions: string[] = []
+  for (const table of [...(await readTables(transaction, tables)), ...others]) {
+    await run(triggerSql(table, installer, await relationsWithTriggers(transaction, table)))
+    await run(readFunctionSql(table))
+    await run(watchSql(table))
+    readFunctions.push(`${readFunctionName(table)}${READ_FUNCTION_ARGUMENTS}`)
+  }
+  await run(`revoke all on function ${readFunctions.join(', ')} from public`)
+  if (role !== null) await grant(transaction, role, readFunctions, run)
+  await run(
+    `insert into datum.meta (version, oldest_server) values (${SCHEMA_VERSION}, ${OLDEST_SERVER})
+on conflict (single) do update set version = excluded.version, oldest_server = excluded.oldest_server
+  where (meta.version, meta.oldest_server) <> (excluded.version, excluded.oldest_server)`,
+  )
+}
+
+async function readTables(transaction: TransactionSql, tables: readonly TableConfig[]): Promise<Table[]> {
+  const read: Table[] = []
+  for (const config of tables) read.push(await readTable(transaction as unknown as Sql, config))
+  return read
+}
+
+/** Tables that other servers watch: their triggers are of the older version, too. What cannot be read is left alone. */
+async function otherWatched(transaction: TransactionSql, tables: readonly TableConfig[]): Promise<Table[]> {
+  const rows = await transaction<TableConfig[]>`
+    select n.nspname as schema, c.relname as name, w.id_column as "idColumn", w.geometry_column as "geometryColumn"
+      from datum.watched w join pg_class c on c.oid = w.rel join pg_namespace n on n.oid = c.relnamespace`
+  const others: Table[] = []
+  for (const config of rows) {
+    if (tables.some(({ schema, name }) => schema === config.schema && name === config.name)) continue
+    try {
+      others.push(await readTable(transaction as unknown as Sql, config))
+    } catch (error) {
+      if (!(error instanceof OperatorError)) throw error
+    }
+  }
+  return others
+}
+
+/** Resolves to the version that was there before; null: none. */
+async function installSchema(transaction: TransactionSql, run: RunStatement): Promise<number | null> {
   const [server] = await transaction<{ version: number; postgis: string | null }[]>`
     select current_setting('server_version_num')::int as version,
            (select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace
@@ -97,8 +108,9 @@ async function installSchema(
       'This database has no PostGIS. Run `CREATE EXTENSION postgis` as a superuser, then try again.',
     )
   }
-  await refuseNewerVersion(transaction)
+  const before = await installedVersion(transaction)
   await run(schemaSql.replaceAll('{postgis}', quoteIdentifier(server.postgis)).replaceAll('{ring}', RING_SQL))
+  return before
 }
 
 async function installerOf(transaction: TransactionSql): Promise<{ role: string; superuser: boolean }> {
@@ -116,22 +128,24 @@ on conflict (rel) do update set id_column = excluded.id_column, geometry_column 
   read_digest = excluded.read_digest`
 }
 
-async function refuseNewerVersion(transaction: TransactionSql): Promise<void> {
+/** Refuses a newer one: what is installed must never go back. */
+async function installedVersion(transaction: TransactionSql): Promise<number | null> {
   const [exists] = await transaction`select to_regclass('datum.meta') is not null as installed`
-  if (!exists?.installed) return
+  if (!exists?.installed) return null
   const [meta] = await transaction<{ version: number }[]>`select version from datum.meta`
   if (meta !== undefined && meta.version > SCHEMA_VERSION) {
     throw new OperatorError(
       `This database was set up by a newer datum-server (schema version ${meta.version}, this one knows ${SCHEMA_VERSION}). Upgrade this server.`,
     )
   }
+  return meta?.version ?? null
 }
 
 async function grant(
   transaction: TransactionSql,
   role: string,
   readFunctions: readonly string[],
-  run: (text: string) => Promise<void>,
+  run: RunStatement,
 ): Promise<void> {
   const [found] = await transaction`select 1 from pg_roles where rolname = ${role}`
   if (found === undefined) {
@@ -162,22 +176,10 @@ export async function installState(sql: Sql, tables: readonly TableConfig[]): Pr
              and coalesce(has_table_privilege(to_regclass('datum.change'), 'select'), false)
              and coalesce(has_function_privilege(to_regprocedure('datum.read_as(text[], text[], text[], integer[], integer[], bigint, text, oid)'), 'execute'), false)
              as allowed`
-  if (!schema?.installed)
-    return { state: 'absent', problem: 'the schema `datum` is not installed in this database' }
-  if (!schema.allowed)
+  if (schema?.installed && !schema.allowed)
     return { state: 'incomplete', problem: 'this role may not use what is installed in the schema `datum`' }
-  const [meta] = await sql<{ version: number }[]>`select version from datum.meta`
-  const version = meta?.version ?? 0
-  if (version < SCHEMA_VERSION)
-    return {
-      state: 'outdated',
-      problem: `the schema \`datum\` has version ${version}, this server needs ${SCHEMA_VERSION}`,
-    }
-  if (version > SCHEMA_VERSION)
-    return {
-      state: 'newer',
-      problem: `the schema \`datum\` has version ${version}, newer than the ${SCHEMA_VERSION} of this server. Upgrade datum-server`,
-    }
+  const fitness = await schemaFitness(sql)
+  if (fitness.state !== 'fit') return fitness
   for (const table of tables) {
     const problem = await watchProblem(sql, table)
     if (problem !== null)
@@ -215,17 +217,9 @@ export async function unwatchedPartitions(sql: Sql, { schema, name }: TableConfi
   return rows.map((row) => row.name)
 }
 
-function explained(error: unknown): unknown {
-  const code = (error as { code?: string }).code
-  if (code === '42501') {
-    return new OperatorError(
-      "This role may not install what live sync needs. Run `datum-server setup` with the URL of the tables' owner (or a superuser).",
-    )
-  }
-  if (code === '55P03') {
-    return new OperatorError(
-      `A table was locked by a running transaction for more than ${LOCK_TIMEOUT}; nothing was changed. Try again when it has ended.`,
-    )
-  }
-  return error
+function explain(error: unknown): never {
+  if ((error as { code?: string }).code !== '42501') throw error
+  throw new OperatorError(
+    "This role may not install what live sync needs. Run `datum-server setup` with the URL of the tables' owner (or a superuser).",
+  )
 }

@@ -17,24 +17,25 @@ import type { Database } from '../db/database.ts'
 import { errorCode } from '../db/error-code.ts'
 import { type Change, type ChangeBatch, Feed, readChanges } from '../db/feed.ts'
 import { watchProblem } from '../db/install.ts'
-import { READ_CONNECTIONS } from '../db/postgres.ts'
 import { installAgain } from '../db/prepare.ts'
+import { schemaFitness } from '../db/schema-version.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { OperatorError } from '../operator-error.ts'
 import type { Bbox, Id } from '../wire/messages.ts'
 import { isNear } from './area-index.ts'
 import { ChangeHistory } from './change-history.ts'
-import { FairGate } from './fair-gate.ts'
+import { ReadGates } from './read-gates.ts'
 import type { Subscriber } from './subscriber.ts'
 import { Subscription } from './subscription.ts'
 import { TableHub, type Unserved } from './table-hub.ts'
 
 /** How often a change of policies or columns is looked for that no read has run into. */
 const FINGERPRINT_INTERVAL_MS = 5_000
-/** Reads that one socket may have under way by itself; below what there is, so that others get on. */
-const READS_PER_SOCKET_MAX = 2
 const PRUNE_INTERVAL_MS = 60_000
+/** Log rows dropped at a time, some ten milliseconds' work, and the pause until the next. */
+const PRUNE_ROWS = 5_000
+const PRUNE_PAUSE_MS = 20
 /** How long a client may be away and still resume by cursor. */
 const KEEP_CHANGES = '1 hour'
 /** How long a resuming client waits for the feed. With Postgres away it is told to start anew, when that is back. */
@@ -47,6 +48,8 @@ export interface HubOptions {
   readonly tables: readonly TableConfig[]
   readonly log: Log
   readonly metrics: Metrics
+  /** Told when the schema `datum` was upgraded or removed, so that this server cannot go on. May be told again. */
+  readonly onUnfit: (problem: string) => void
 }
 
 export interface OpenOptions {
@@ -71,11 +74,13 @@ export class Hub {
   #feed: Feed | null = null
   #history: ChangeHistory | null = null
   #healthy = true
+  #isPruning = false
+  #stopped = false
 
   private constructor(options: HubOptions, tables: readonly Table[], sealKey: string) {
     this.#options = options
     this.#position = { cursorText: '', snapshot: snapshotOf('1:1:') }
-    const gate = new FairGate(READ_CONNECTIONS, READS_PER_SOCKET_MAX)
+    const gates = new ReadGates()
     this.#tables = tables.map(
       (table) =>
         new TableHub({
@@ -83,7 +88,7 @@ export class Hub {
           table,
           position: this.#position,
           sealKey,
-          gate,
+          gates,
           readTable: () => readWatched(options.database, table),
         }),
     )
@@ -106,7 +111,12 @@ export class Hub {
     })
     hub.#moveTo(hub.#feed.cursor)
     hub.#history = new ChangeHistory(hub.#feed.cursor)
-    hub.#timers.push(setInterval(() => void hub.#checkFingerprints(), FINGERPRINT_INTERVAL_MS))
+    hub.#timers.push(
+      setInterval(() => {
+        void hub.#checkFingerprints()
+        void hub.#checkSchema()
+      }, FINGERPRINT_INTERVAL_MS),
+    )
     hub.#timers.push(setInterval(() => void hub.#prune(), PRUNE_INTERVAL_MS))
     return hub
   }
@@ -159,6 +169,7 @@ export class Hub {
   }
 
   async stop(): Promise<void> {
+    this.#stopped = true
     for (const timer of this.#timers) clearInterval(timer)
     await this.#feed?.stop()
   }
@@ -234,12 +245,31 @@ export class Hub {
     }
   }
 
+  /** In small steps, with room for others in between: after a long absence there may be very much. */
   async #prune(): Promise<void> {
+    if (this.#isPruning) return
+    this.#isPruning = true
     try {
-      await this.#options.database
-        .sql`select datum.prune(${KEEP_CHANGES}::interval, ${KEEP_BATCHES}::interval)`
+      for (let hasMore = true; hasMore && !this.#stopped; ) {
+        const [step] = await this.#options.database.bulk<{ more: boolean }[]>`
+          select datum.prune(${KEEP_CHANGES}::interval, ${KEEP_BATCHES}::interval, ${PRUNE_ROWS}, true) as more`
+        hasMore = step?.more === true
+        if (hasMore) await new Promise((resolve) => setTimeout(resolve, PRUNE_PAUSE_MS))
+      }
     } catch (error) {
       this.#options.log.debug(`Pruning the change log failed (${errorCode(error)}).`)
+    } finally {
+      this.#isPruning = false
+    }
+  }
+
+  /** Whether what is installed is still what this server can work with. */
+  async #checkSchema(): Promise<void> {
+    try {
+      const fitness = await schemaFitness(this.#options.database.sql)
+      if (fitness.state !== 'fit') this.#options.onUnfit(fitness.problem)
+    } catch {
+      // The feed notices and says when Postgres is away.
     }
   }
 }

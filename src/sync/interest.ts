@@ -1,6 +1,6 @@
 /**
  * Who could care about a batch of changes, and how little has to be read for it: rows by area (area-index.ts), areas by
- * class. Subscriptions that are not live just get the ids. The first half of what `table-hub.ts` does with a batch.
+ * class. Subscriptions that are not live, or of slow classes, just get the ids. The first half of what `table-hub.ts` does with a batch.
  */
 import type { ClaimSettings } from '../db/as-principal.ts'
 import type { Change } from '../db/feed.ts'
@@ -64,10 +64,11 @@ export function releaseRows({ handles: retained }: ChangedRows, handles: RowHand
   for (const handle of retained) handles.release(handle)
 }
 
-/** Finds out who cares; tells those that are not live. */
+/** Finds out who cares; tells those that are not live, and those of classes that nobody should wait for. */
 export function interestIn(
   { ids, changesOf }: ReturnType<typeof changedRows>,
   subscriptions: AreaIndex<Subscription>,
+  isSlow: (classKey: string) => boolean,
 ): ClassInterest[] {
   const touched = new Map<Area<Subscription>, number[]>()
   for (const [place, changes] of changesOf.entries()) {
@@ -83,7 +84,7 @@ export function interestIn(
   const outstanding: [Subscription, readonly number[]][] = []
   for (const [area, rows] of touched) {
     for (const subscription of area.owners) {
-      if (!subscription.isLive) {
+      if (!subscription.isLive || isSlow(subscription.class.key)) {
         outstanding.push([subscription, rows])
         continue
       }

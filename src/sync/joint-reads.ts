@@ -17,6 +17,8 @@ export interface JointReadsOptions {
   /** One statement. Null: it failed, or what it read may not be used. Never rejects. */
   readonly readTogether: (classes: readonly ClassRead[]) => Promise<readonly ClassResult[] | null>
   readonly readAlone: ViewReader['rows']
+  /** Whether the policies of a class were seen to be slow: it always reads alone. */
+  readonly isSlow: (classKey: string) => boolean
   /** How many rows one statement may ask for. */
   readonly rowsMax: () => number
 }
@@ -30,11 +32,13 @@ export class JointReads {
     this.#options = options
   }
 
-  readonly rows: ViewReader['rows'] = (reader, ids) =>
-    new Promise((resolve) => {
+  readonly rows: ViewReader['rows'] = (reader, ids) => {
+    if (this.#options.isSlow(reader.class.key)) return this.#options.readAlone(reader, ids)
+    return new Promise((resolve) => {
       this.#waiting.push({ reader, ids, resolve })
       if (!this.#isReading) void this.#work()
     })
+  }
 
   async #work(): Promise<void> {
     this.#isReading = true

@@ -13,12 +13,13 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { EndCode, Id } from '../wire/messages.ts'
 import { type Area, AreaIndex } from './area-index.ts'
 import { Delivery } from './delivery.ts'
-import type { FairGate } from './fair-gate.ts'
 import { type ChangedRows, changedRows, interestIn, releaseRows } from './interest.ts'
 import { JointReads } from './joint-reads.ts'
+import { CANCELLED, type ReadGates } from './read-gates.ts'
 import { RowHandles } from './row-handles.ts'
 import { RowSize } from './row-size.ts'
 import { type ClassPart, runsOf } from './shared-read.ts'
+import { SlowClasses } from './slow-classes.ts'
 import type { Subscription, SubscriptionHome, ViewReader } from './subscription.ts'
 import { isInBox } from './view-box.ts'
 import { createViewReader } from './view-reader.ts'
@@ -29,11 +30,15 @@ const SHARED_READ_CHARACTERS = 4 * 1024 * 1024
 /** What each class may bring however many there are: most see a few rows of a batch, and none should have to ask twice. */
 const CLASS_READ_CHARACTERS_MIN = 64 * 1024
 
-/**
- * How long a shared read may take. Then one of its classes may have a policy that does not end, and each subscription
- * reads for itself, with a limit of its own, so that only that class's pay for it.
- */
+/** How long a shared read may take. Then one of its classes may have a policy that does not end. */
 const SHARED_READ_TIMEOUT_MS = 2_000
+/**
+ * How long each class may take then, read by itself. Most take a millisecond; those that do not are left out of shared
+ * reads from then on, and their subscriptions read for themselves.
+ */
+const LONE_READ_TIMEOUT_MS = 100
+/** After so many that were slow it is not about one class, but about the table: all read for themselves. */
+const LONE_READS_SLOW_MAX = 20
 
 /** Where the feed is: shared by all tables of a hub. */
 export interface FeedPosition {
@@ -54,7 +59,7 @@ export interface TableHubOptions {
   /** What this database's cursors are sealed with. */
   readonly sealKey: string
   /** For the reads of single subscriptions. */
-  readonly gate: FairGate
+  readonly gates: ReadGates
   /** Reads the table's description again. */
   readonly readTable: () => Promise<Table>
   readonly log: Log
@@ -67,6 +72,7 @@ type HandOut = (cursorText: string | undefined) => void
 export class TableHub implements SubscriptionHome {
   readonly #options: TableHubOptions
   readonly rowSize = new RowSize()
+  readonly #slowClasses = new SlowClasses()
   readonly handles: RowHandles
   readonly seal: ViewSeal
   readonly #subscriptions = new AreaIndex<Subscription>()
@@ -111,11 +117,22 @@ export class TableHub implements SubscriptionHome {
   }
 
   #createReader(): ViewReader {
-    const { database, gate } = this.#options
-    const alone = createViewReader(database, gate, this.#table, this.rowSize)
+    const { database, gates } = this.#options
+    const slowClasses = this.#slowClasses
+    const alone = createViewReader({
+      database,
+      gates,
+      table: this.#table,
+      rowSize: this.rowSize,
+      slowClasses,
+    })
     const joint = new JointReads({
-      readTogether: (classes) => this.#readTogether(classes),
+      readTogether: async (classes) => {
+        const results = await this.#readTogether(classes)
+        return results === 'too slow' ? null : results
+      },
       readAlone: alone.rows,
+      isSlow: (key) => slowClasses.has(key),
       rowsMax: () => this.rowSize.rowsIn(SHARED_READ_CHARACTERS),
     })
     return { ...alone, rows: joint.rows }
@@ -154,7 +171,7 @@ export class TableHub implements SubscriptionHome {
       return () => {}
     }
     const batch = changedRows(changes, this.handles)
-    const interests = interestIn(batch, this.#subscriptions)
+    const interests = interestIn(batch, this.#subscriptions, (key) => this.#slowClasses.has(key))
     let handOut: HandOut = () => {}
     for (const run of runsOf(interests, batch.ids, this.rowSize.rowsIn(SHARED_READ_CHARACTERS))) {
       handOut(undefined)
@@ -170,19 +187,26 @@ export class TableHub implements SubscriptionHome {
   async #read(run: readonly ClassPart[], batch: ChangedRows): Promise<HandOut> {
     const classes = run.map(({ interest, ids }) => ({ settings: interest.settings, ids }))
     const results = await this.#readTogether(classes)
+    if (results === 'too slow') {
+      await this.#readApart(run, batch)
+      return () => {}
+    }
     return (cursor) => {
       for (const [index, part] of run.entries())
         this.#deliver(part, results?.[index], batch, results === null ? undefined : cursor)
     }
   }
 
-  /** Null: it failed, or what it read may not be used. Never rejects. */
-  async #readTogether(classes: readonly ClassRead[]): Promise<readonly ClassResult[] | null> {
+  /** The results of one statement for these classes; null if they are of no use. Never rejects. */
+  async #readTogether(
+    classes: readonly ClassRead[],
+    timeoutMs = SHARED_READ_TIMEOUT_MS,
+  ): Promise<readonly ClassResult[] | 'too slow' | null> {
     const { database, metrics, log } = this.#options
     const table = this.#table
     try {
       const { results, fingerprint } = await readForClasses(database.sql, table, classes, {
-        timeoutMs: database.kind === 'embedded' ? null : SHARED_READ_TIMEOUT_MS,
+        timeoutMs: database.kind === 'embedded' ? null : timeoutMs,
         lengthMax: Math.max(SHARED_READ_CHARACTERS / classes.length, CLASS_READ_CHARACTERS_MIN),
       })
       metrics.classReads(classes.length)
@@ -190,11 +214,33 @@ export class TableHub implements SubscriptionHome {
       if (fingerprint === table.fingerprint && table === this.#table) return results
       void this.tableChanged()
     } catch (error) {
-      // One class's trouble never comes here (the statement isolates it), so this is everybody's: a lost connection, a
-      // timeout. Each subscription reads for itself and finds out what it is about.
-      log.debug(`A shared read of ${table.wireName} failed (${errorCode(error)}).`)
+      const code = errorCode(error)
+      // One class's trouble never comes here (the statement isolates it), but for what cannot be caught: a cancellation,
+      // a lost connection. Each subscription reads for itself then and finds out what it is about.
+      log.debug(`A shared read of ${table.wireName} failed (${code}).`)
+      if (code === CANCELLED) return 'too slow'
     }
     return null
+  }
+
+  /**
+   * A shared read took too long: reads for one class after the other, and hands out at once what was quick. Those that
+   * are slow again are remembered, so that nobody waits for them a second time.
+   */
+  async #readApart(run: readonly ClassPart[], batch: ChangedRows): Promise<void> {
+    let slow = 0
+    for (const part of run) {
+      const { key, settings } = part.interest
+      const isHopeless = slow >= LONE_READS_SLOW_MAX || this.#slowClasses.has(key)
+      const results = isHopeless
+        ? null
+        : await this.#readTogether([{ settings, ids: part.ids }], LONE_READ_TIMEOUT_MS)
+      if (results === 'too slow') {
+        slow++
+        this.#slowClasses.note(key)
+      }
+      this.#deliver(part, results === 'too slow' ? undefined : results?.[0], batch, undefined)
+    }
   }
 
   /** Tells the subscriptions that wait for it which of their sockets' batches their views have by now. */

@@ -5,9 +5,10 @@ import type { Table } from '../db/catalog.ts'
 import type { Database } from '../db/database.ts'
 import { ROWS_PER_SUBSCRIPTION_MAX } from '../wire/limits.ts'
 import type { Id } from '../wire/messages.ts'
-import type { FairGate } from './fair-gate.ts'
+import type { ReadGates } from './read-gates.ts'
 import { viewIdsSql, viewRowsSql } from './read-sql.ts'
 import type { RowSize } from './row-size.ts'
+import type { SlowClasses } from './slow-classes.ts'
 import { type ReadFor, TableChanged, type ViewReader } from './subscription.ts'
 
 /** A row of a stream; without its JSON if that is large, to be read by id. */
@@ -21,6 +22,11 @@ const READ_TIMEOUT_MS = 15_000
 /** How long of that it may wait for a lock on the table. Then it is tried again: a lock is not its policies' fault. */
 const LOCK_TIMEOUT_MS = 5_000
 
+/** A class whose read takes this long gets out of the way of others. */
+const SLOW_MS = 2_000
+/** And one whose read takes no longer than this is as good as any. */
+const QUICK_MS = 250
+
 /** What one round trip of a snapshot should bring. Two of them are in memory at a time. */
 const FETCH_CHARACTERS = 512 * 1024
 /** What it may bring at most is this many rows of {@link STREAMED_ROW_CHARACTERS_MAX}, whatever was seen before. */
@@ -30,25 +36,42 @@ const READ_CHARACTERS = 2 * 1024 * 1024
 /** One more than allowed, so that too many can be told from just enough. */
 const ROWS_LIMIT = ROWS_PER_SUBSCRIPTION_MAX + 1
 
-/** `gate`: so many at a time, and fewer of one socket. */
-export function createViewReader(
-  database: Database,
-  gate: FairGate,
-  table: Table,
-  rowSize: RowSize,
-): ViewReader {
+export interface ViewReaderParts {
+  readonly database: Database
+  readonly gates: ReadGates
+  readonly table: Table
+  readonly rowSize: RowSize
+  /** Told of classes whose reads are slow, and of slow ones whose reads are quick again. */
+  readonly slowClasses: SlowClasses
+}
+
+export function createViewReader(parts: ViewReaderParts): ViewReader {
+  const { database, gates, table, rowSize, slowClasses } = parts
   /** A transaction of one subscription. What it waits for a place is not counted against it. */
   const readAs = <T>(
-    { class: { settings }, subscriber }: ReadFor,
+    { class: { key, settings }, subscriber }: ReadFor,
     work: (transaction: TransactionSql) => Promise<T>,
   ): Promise<T> =>
-    gate.run(subscriber, () =>
+    gates.run(subscriber, { key: `${table.oid} ${key}`, isSlow: () => slowClasses.has(key) }, () =>
       asPrincipal(
         database.bulk,
         { settings, access: 'read only', timeoutMs: READ_TIMEOUT_MS, lockTimeoutMs: LOCK_TIMEOUT_MS },
         work,
       ),
     )
+
+  /** Watches how long the policies of a class take to answer. */
+  const timed = async <T>({ class: { key } }: ReadFor, answer: () => Promise<T>): Promise<T> => {
+    const timer = setTimeout(() => slowClasses.note(key), SLOW_MS)
+    const startedAt = performance.now()
+    try {
+      const result = await answer()
+      if (performance.now() - startedAt < QUICK_MS) slowClasses.forget(key)
+      return result
+    } finally {
+      clearTimeout(timer)
+    }
+  }
 
   const checkTable = async (sql: TransactionSql) => {
     // The read has locked the table against DDL; what it was planned with is what the catalog says now.
@@ -58,7 +81,9 @@ export function createViewReader(
   return {
     ids: (reader, bbox) =>
       readAs(reader, async (transaction) => {
-        const rows = await transaction.unsafe<{ id: Id }[]>(viewIdsSql(table, bbox, ROWS_LIMIT))
+        const rows = await timed(reader, () =>
+          transaction.unsafe<{ id: Id }[]>(viewIdsSql(table, bbox, ROWS_LIMIT)),
+        )
         await checkTable(transaction)
         return rows.map(({ id }) => id)
       }),
@@ -67,7 +92,9 @@ export function createViewReader(
       readAs(reader, async (transaction) => {
         const classes = [{ settings: reader.class.settings, ids }]
         const limits = { timeoutMs: null, lengthMax: READ_CHARACTERS }
-        const { results, fingerprint } = await readForClasses(transaction, table, classes, limits)
+        const { results, fingerprint } = await timed(reader, () =>
+          readForClasses(transaction, table, classes, limits),
+        )
         if (fingerprint !== table.fingerprint) throw new TableChanged()
         const [result = { rows: [], unread: [] }] = results
         if ('rows' in result) rowSize.saw(result.rows)
@@ -85,7 +112,7 @@ export function createViewReader(
           transaction.unsafe<ViewRow[]>(
             `fetch ${Math.min(rowSize.rowsIn(FETCH_CHARACTERS), FETCH_ROWS_MAX)} from datum_view`,
           )
-        let rows: ViewRow[] = await fetch()
+        let rows: ViewRow[] = await timed(reader, fetch)
         await checkTable(transaction)
         while (rows.length > 0) {
           rowSize.saw(rows.filter(hasJson))

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import { NEW_HISTORY, nextState } from '../../client/connection-state.ts'
 import type { DatumClient, DatumError } from '../../client/index.ts'
 import { changesOf, connected } from './connected.ts'
 import { BOX, FakeWorld, jwt, PLACES, place, placeId, START_MS, settle, watch } from './fake-world.ts'
@@ -397,6 +398,46 @@ describe('a subscription that ends', () => {
     expect(db.rows.get(placeId(1))).toMatchObject({ extra: 1 })
     expect(errors).toEqual([])
   })
+})
+
+test('a table that is not served at the moment is asked for again, ever more rarely, and told of once', async () => {
+  const world = new FakeWorld()
+  const db = await connected(world, [place(1)])
+  const errors = errorsOf(db)
+  await world.socket.say({ type: 'ended', sub: 's1', code: 'error', message: 'not served at the moment' })
+  expect(db.rows.size).toBe(0)
+  for (const [n, waitMs] of [3_750, 7_500, 15_000, 30_000, 45_000, 45_000].entries()) {
+    const asked = world.socket.of('subscribe').length
+    await world.clock.advance(waitMs - 1)
+    expect(world.socket.of('subscribe')).toHaveLength(asked)
+    await world.clock.advance(1)
+    expect(world.socket.of('subscribe')).toHaveLength(asked + 1)
+    // The pings of the minutes that pass.
+    await world.socket.say({ type: 'pong', cursors: {} })
+    await world.socket.say({ type: 'ended', sub: `s${n + 2}`, code: 'error', message: 'still not' })
+  }
+  expect(errors).toMatchObject([{ code: 'error' }])
+  await world.clock.advance(45_000)
+  await world.socket.answer([place(2)])
+  expect([...db.rows.keys()]).toEqual([placeId(2)])
+  await world.socket.say({ type: 'ended', sub: world.socket.sub, code: 'error', message: 'again' })
+  expect(errors).toHaveLength(2)
+  const asked = world.socket.of('subscribe').length
+  await db.disconnect()
+  await world.clock.advance(600_000)
+  expect(world.socket.of('subscribe')).toHaveLength(asked)
+})
+
+test('a thousand clients that a restart has cut off come back spread over half a second, none at once', () => {
+  const delays = Array.from({ length: 1_000 }, (_, n) => {
+    const ready = { phase: 'ready', history: NEW_HISTORY, sinceMs: 0 } as const
+    const closed = { type: 'closed', code: 1012, detail: null } as const
+    const state = nextState(ready, closed, { nowMs: 60_000, random: () => n / 1_000, token: 'none' })
+    return state.phase === 'waiting' ? state.delayMs : Number.NaN
+  })
+  expect(Math.min(...delays)).toBe(500)
+  for (let from = 500; from < 1_000; from += 50)
+    expect(delays.filter((delay) => delay >= from && delay < from + 50).length).toBeWithin(90, 111)
 })
 
 test.each([

@@ -40,3 +40,17 @@ test('a place is given back by work that fails', async () => {
   await expect(gate.run('a', () => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
   expect(await gate.run('a', async () => 'in')).toBe('in')
 })
+
+test('I9: work that takes long gives its place to others, as far as there is room beside it', async () => {
+  const gate = new FairGate(1, 1, { afterMs: 0, places: 2 })
+  const { inside, leave, enter } = makeWork(gate)
+  for (const name of ['a', 'b', 'c', 'd']) void enter(name, name)
+  while (inside.length < 3) await turn()
+  for (let n = 0; n < 5; n++) await turn()
+  expect(inside).toEqual(['a', 'b', 'c'])
+  // The room is full with a and b; what leaves it lets c in, and d gets its place.
+  leave[0]?.()
+  while (inside.length < 4) await turn()
+  for (const done of leave) done()
+  expect(await gate.run('e', async () => 'in')).toBe('in')
+})

@@ -11,20 +11,37 @@ create table if not exists datum.meta (
   version integer not null,
   -- Made anew in every database, so that a cursor from another one is recognised.
   epoch uuid not null default gen_random_uuid(),
-  -- What servers seal cursors with (src/sync/view-seal.ts): 244 random bits.
-  seal_key text not null default gen_random_uuid()::text || gen_random_uuid()::text,
   -- Log rows of older transactions may be gone: a cursor that reaches back further cannot be resumed.
   pruned_before xid8 not null default '0'
 );
+-- Since version 2.
+do $$ begin
+  if not exists (select from pg_attribute where attrelid = 'datum.meta'::regclass and attname = 'oldest_server') then
+    alter table datum.meta
+      -- The oldest schema version whose servers can go on with what is installed.
+      add column oldest_server integer not null default 1,
+      -- Log rows of older transactions are gone.
+      add column cleared_to xid8 not null default '0',
+      -- When a server last saw to the log.
+      add column attended_at timestamptz not null default '-infinity',
+      -- What servers seal cursors with (src/sync/view-seal.ts): 244 random bits.
+      add column seal_key text not null default gen_random_uuid()::text || gen_random_uuid()::text;
+  end if;
+end $$;
 
 -- The tables that are watched, which are the only ones that functions of the installer look into.
 create table if not exists datum.watched (
   rel regclass primary key,
   id_column name not null,
-  geometry_column name,
-  -- A digest of the query that the table's read function was made of: it serves those who would ask the same.
-  read_digest text
+  geometry_column name
 );
+-- Since version 2.
+do $$ begin
+  if not exists (select from pg_attribute where attrelid = 'datum.watched'::regclass and attname = 'read_digest') then
+    -- Of the query that the table's read function was made of: it serves those who would ask the same.
+    alter table datum.watched add column read_digest text;
+  end if;
+end $$;
 
 -- Emptied by Postgres when it recovers from a crash, as every unlogged table is: transactions that left no trace are
 -- forgotten then and their ids given out again, so cursors from before mean nothing any more. See datum.epoch().
@@ -43,7 +60,18 @@ create unlogged table if not exists datum.change (
   old_box box,
   new_box box
 );
-create index if not exists change_xid on datum.change (xid);
+-- In version 1 it was in the WAL.
+do $$ begin
+  if exists (select from pg_class where oid = 'datum.change'::regclass and relpersistence = 'p') then
+    alter table datum.change set unlogged;
+  end if;
+end $$;
+-- Not `create index if not exists`, which locks out writers before it finds that there is nothing to do.
+do $$ begin
+  if to_regclass('datum.change_xid') is null then
+    create index change_xid on datum.change (xid);
+  end if;
+end $$;
 
 -- Maps wall time to transaction ids, which is what the log is pruned by.
 create table if not exists datum.tick (
@@ -62,7 +90,11 @@ create table if not exists datum.batch (
   outcome json,
   primary key (subject, id)
 );
-create index if not exists batch_at on datum.batch (at);
+do $$ begin
+  if to_regclass('datum.batch_at') is null then
+    create index batch_at on datum.batch (at);
+  end if;
+end $$;
 
 -- A claim of the current user as text, or NULL if the token has none. Use it in policies: unlike current_setting(),
 -- it never reads '' for an absent claim, which `::uuid` would turn into an error.
@@ -226,29 +258,77 @@ begin
   perform datum.ring();
 end $$;
 
--- Drops log rows and batch outcomes older than asked for. Called by every server now and then; one at a time does it.
-create or replace function datum.prune(keep_changes interval, keep_batches interval) returns void
+-- Drops log rows and batch outcomes that are older than asked for, `rows_max` of each at most, so that it is short
+-- whatever has piled up. True if there is more to drop. Waits for nobody: of several at a time one does it. Called by
+-- every server once a minute (`attended`), and by datum.tidy where there is none.
+create or replace function datum.prune(keep_changes interval, keep_batches interval, rows_max integer, attended boolean)
+  returns boolean
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
+  before datum.meta;
   horizon xid8;
+  cleared xid8;
+  removed xid8[];
+  removed_batches bigint;
 begin
-  -- "datumpru" as a number.
-  if not pg_try_advisory_xact_lock(7233190524229808757) then
+  select * into before from datum.meta for update skip locked;
+  if not found then
+    return false;
+  end if;
+  -- The clock and not now(): the transaction may be one of the application, and hours old.
+  insert into datum.tick (at, oldest_xid)
+    select clock_timestamp(), pg_snapshot_xmin(pg_current_snapshot())
+     where not exists (select from datum.tick t where t.at > clock_timestamp() - interval '50 seconds');
+  horizon := greatest(before.pruned_before, (
+    select t.oldest_xid from datum.tick t where t.at < clock_timestamp() - keep_changes order by t.oldest_xid desc limit 1));
+  -- From where the last one came to, so that it does not wade through the dead entries that the index still has.
+  with gone as (
+    delete from datum.change c where c.ctid = any (array(
+      select d.ctid from datum.change d
+       where d.xid >= before.cleared_to and d.xid < horizon order by d.xid limit rows_max))
+    returning c.xid
+  )
+  select array_agg(g.xid order by g.xid) into removed from gone g;
+  cleared := case when cardinality(removed) >= rows_max then removed[cardinality(removed)] else horizon end;
+  if horizon > before.pruned_before or cleared > before.cleared_to or attended then
+    update datum.meta m
+       set pruned_before = horizon, cleared_to = cleared,
+           attended_at = case when attended then clock_timestamp() else m.attended_at end;
+  end if;
+  delete from datum.tick t where t.oldest_xid < horizon;
+  delete from datum.batch b where b.ctid = any (array(
+    select e.ctid from datum.batch e where e.at < clock_timestamp() - keep_batches order by e.at limit rows_max));
+  get diagnostics removed_batches = row_count;
+  return cleared < horizon or removed_batches >= rows_max;
+end $$;
+
+-- The same for whoever calls it by hand or on a schedule, in one go.
+create or replace function datum.prune(keep_changes interval, keep_batches interval) returns void
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform datum.prune(keep_changes, keep_batches, 1000000, true);
+end $$;
+
+-- Called by the change triggers for one in a thousand rows or so that they log: where no server has seen to the log for
+-- ten minutes, drops more than is being added, so that the log holds what was written within an hour, and not what was
+-- written since the last server went away. Not from serializable transactions, which could fail at their commit for
+-- what is read here. Never raises an error.
+create or replace function datum.tidy(logged bigint) returns void
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if current_setting('transaction_isolation') = 'serializable'
+    or exists (select from datum.meta m where m.attended_at > clock_timestamp() - interval '10 minutes') then
     return;
   end if;
-  insert into datum.tick (oldest_xid) values (pg_snapshot_xmin(pg_current_snapshot()));
-  select max(t.oldest_xid) into horizon from datum.tick t where t.at < now() - keep_changes;
-  if horizon is not null then
-    delete from datum.change c where c.xid < horizon;
-    update datum.meta set pruned_before = horizon where pruned_before < horizon;
-    delete from datum.tick t where t.oldest_xid < horizon;
-  end if;
-  delete from datum.batch b where b.at < now() - keep_batches;
+  perform datum.prune('1 hour', '1 day', least(2000 + 2 * logged, 1000000)::integer, false);
+exception when others then
+  -- A repeatable read transaction that is older than the last who did this, say. The next one will do it.
+  null;
 end $$;
 
 revoke all on function
   datum.fingerprint(oid), datum.read_as(text[], text[], text[], integer[], integer[], bigint, text, oid), datum.candidates(regclass, {postgis}.geometry[]),
   datum.epoch(), datum.place(),
   datum.begin_batch(text, uuid), datum.finish_batch(text, uuid, json), datum.ring(), datum.refresh(regclass),
-  datum.prune(interval, interval)
+  datum.prune(interval, interval), datum.prune(interval, interval, integer, boolean), datum.tidy(bigint)
   from public;
