@@ -8,6 +8,9 @@ import { isSpatial } from '../db/columns.ts'
 import { quoteIdentifier, quoteLiteral } from '../db/identifier.ts'
 import type { Edit, Json, Row } from '../wire/messages.ts'
 
+/** Postgres cuts identifiers at 63 bytes (Postgres §4.1.1). */
+const COLUMN_NAME_LENGTH_MAX = 63
+
 /** The edit cannot be a statement: what is wrong with it, in words that repeat none of its values. */
 export class InvalidEdit extends Error {}
 
@@ -71,10 +74,18 @@ function updateStatement(table: Table, id: string, values: Row): EditStatement {
 function columnsOf(table: Table, values: Row): Column[] {
   return Object.keys(values).map((name) => {
     const column = table.columns.find((candidate) => candidate.name === name)
-    if (column === undefined) throw new InvalidEdit(`the table has no column ${JSON.stringify(name)}`)
+    if (column === undefined) throw new InvalidEdit(`the table has no column ${nameToShow(name)}`)
     if (isSpatial(column)) checkGeometry(name, values[name] ?? null)
     return column
   })
+}
+
+/**
+ * A name to repeat in an outcome. Outcomes are kept for a day, so that what nobody could mean for a column is not
+ * repeated: a name of megabytes would be kept with them.
+ */
+function nameToShow(name: string): string {
+  return name.length <= COLUMN_NAME_LENGTH_MAX ? JSON.stringify(name) : 'of so long a name'
 }
 
 /** `jsonb_to_record($1) as r(…)`. Geometries stay JSON here; {@link valueSql} reads them. */

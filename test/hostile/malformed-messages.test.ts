@@ -63,6 +63,24 @@ test('I9: what a hostile frame says is not echoed', async () => {
   expect(JSON.stringify(client.frames) + reason).not.toContain('secret-token')
 })
 
+test('I10: an outcome does not grow with what its edits made up', async () => {
+  await using world = await createWorld()
+  const client = await world.connect(alice)
+  const columns = { ['x'.repeat(1_000_000)]: 1 }
+  const { edits } = await client.write([
+    { op: 'insert', columns },
+    { op: 'update', id: uuid, columns },
+    { op: 'insert', columns: { nope: 1 } },
+  ])
+  expect(edits.map((edit) => edit.status === 'rejected' && edit.code)).toEqual([
+    'invalid',
+    'invalid',
+    'invalid',
+  ])
+  expect(JSON.stringify(edits).length).toBeLessThan(1_000)
+  expect(JSON.stringify(edits[2])).toContain('nope')
+})
+
 test('a box that is none ends its subscription, at first and when it is moved', async () => {
   await using world = await createWorld()
   const client = await world.connect(alice)
