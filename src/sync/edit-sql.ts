@@ -6,6 +6,7 @@ import type { Table } from '../db/catalog.ts'
 import type { Column } from '../db/columns.ts'
 import { isSpatial } from '../db/columns.ts'
 import { quoteIdentifier, quoteLiteral } from '../db/identifier.ts'
+import { ID_LENGTH_MAX } from '../wire/limits.ts'
 import type { Edit, Json, Row } from '../wire/messages.ts'
 
 /** Postgres cuts identifiers at 63 bytes (Postgres §4.1.1). */
@@ -120,6 +121,9 @@ export function canonicalId({ id: { column, sqlType } }: Table, value: Json): st
     // Half a character would become another one on its way, and name another row.
     if (!text.isWellFormed()) throw new InvalidEdit(`the id ${column} must be well-formed Unicode`)
     if (text.includes('\0')) throw new InvalidEdit(`the id ${column} must not contain NUL`)
+    // A row under a longer one could be seen, but neither changed nor named in a `resume`.
+    if (text.length > ID_LENGTH_MAX)
+      throw new InvalidEdit(`the id ${column} may have ${ID_LENGTH_MAX} characters`)
     return text
   }
   if (sqlType === 'uuid') {
