@@ -1,6 +1,7 @@
 /** The HTTP side: the upgrade at `/ws` with its checks, and the endpoints that operators point their tools at. */
 import type { Config } from './config/config.ts'
 import type { Metrics } from './observe/metrics.ts'
+import type { TooMany } from './session/connection-count.ts'
 import { SUBPROTOCOL } from './wire/limits.ts'
 
 export interface HttpParts {
@@ -8,8 +9,8 @@ export interface HttpParts {
   readonly metrics: Metrics
   /** Whether Postgres answers, which is what a load balancer should know. */
   readonly isReady: () => boolean
-  /** Whether this client may open one more socket. */
-  readonly mayOpen: (request: Request) => boolean
+  /** Who has too many sockets for this client to open one more; null: nobody. */
+  readonly tooMany: (request: Request) => TooMany | null
   /** Makes the request a socket; false if it is not a WebSocket handshake. */
   readonly upgrade: (request: Request, headers: Record<string, string>) => boolean
   readonly serveOther: ((request: Request) => Response | Promise<Response> | null) | undefined
@@ -36,7 +37,7 @@ export async function answer(request: Request, parts: HttpParts): Promise<Respon
   }
 }
 
-function openSocket(request: Request, { config, mayOpen, upgrade }: HttpParts): Response | undefined {
+function openSocket(request: Request, { config, tooMany, upgrade }: HttpParts): Response | undefined {
   const origin = request.headers.get('origin')
   // Programs send no Origin; browsers always do, and pages cannot choose it (RFC 6455 §10.2).
   if (config.allowedOrigins !== null && origin !== null && !config.allowedOrigins.includes(origin)) {
@@ -46,7 +47,9 @@ function openSocket(request: Request, { config, mayOpen, upgrade }: HttpParts): 
   if (offered !== null && !offered.split(',').some((name) => name.trim() === SUBPROTOCOL)) {
     return text(`This server speaks ${SUBPROTOCOL}.\n`, 400)
   }
-  if (!mayOpen(request)) return text('Too many open sockets from this address.\n', 429)
+  const full = tooMany(request)
+  if (full === 'address') return text('Too many open sockets from this address.\n', 429)
+  if (full === 'server') return text('Too many sockets are opening. Try again in some seconds.\n', 503)
   if (upgrade(request, offered === null ? {} : { 'sec-websocket-protocol': SUBPROTOCOL })) return undefined
   return text('This is a WebSocket endpoint.\n', 426)
 }

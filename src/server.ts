@@ -48,6 +48,8 @@ const DRAIN_MS = 5_000
 
 interface SocketData {
   readonly address: string
+  /** It counts among those that have not authenticated. */
+  isStranger: boolean
   session: Session | null
 }
 
@@ -59,7 +61,12 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
   const metrics = new Metrics()
   const hub = await Hub.start({ database, tables: config.tables, log, metrics })
   const sessions = new Set<Session>()
-  const connections = new ConnectionCount(config.connectionsPerIp)
+  const connections = new ConnectionCount({ perAddress: config.connectionsPerIp, inAll: 0 })
+  /** Those among them that have not shown a token yet: anybody on the network can open such. */
+  const strangers = new ConnectionCount({
+    perAddress: config.unauthenticatedPerIp,
+    inAll: config.unauthenticated,
+  })
   const clientAddress = clientAddressBehind(config.trustedProxies)
   const addressOf = (request: Request, self: Bun.Server<SocketData>) =>
     clientAddress(self.requestIP(request)?.address ?? '', request.headers.get('x-forwarded-for'))
@@ -93,9 +100,14 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
         config,
         metrics,
         isReady: () => hub.healthy,
-        mayOpen: (handshake) => connections.mayOpen(addressOf(handshake, self)),
-        upgrade: (handshake, headers) =>
-          self.upgrade(handshake, { headers, data: { address: addressOf(handshake, self), session: null } }),
+        tooMany: (handshake) => {
+          const address = addressOf(handshake, self)
+          return connections.refusal(address) ?? strangers.refusal(address)
+        },
+        upgrade: (handshake, headers) => {
+          const data = { address: addressOf(handshake, self), session: null, isStranger: verifier !== null }
+          return self.upgrade(handshake, { headers, data })
+        },
         serveOther: parts.serveOther,
       }),
     websocket: {
@@ -106,13 +118,19 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
       idleTimeout: SOCKET_IDLE_SECONDS,
       sendPings: true,
       open(socket: ServerWebSocket<SocketData>) {
-        const { address } = socket.data
+        const { address, isStranger } = socket.data
         connections.opened(address)
+        if (isStranger) strangers.opened(address)
+        const isKnown = () => {
+          if (socket.data.isStranger) strangers.closed(address)
+          socket.data.isStranger = false
+        }
         const session = new Session(
           {
             address,
             send: (frame) => socket.send(frame),
             close: (code, reason) => socket.close(code, reason),
+            authenticated: isKnown,
           },
           context,
         )
@@ -123,8 +141,9 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
         socket.data.session?.onFrame(frame),
       drain: (socket: ServerWebSocket<SocketData>) => socket.data.session?.onDrain(),
       close(socket: ServerWebSocket<SocketData>) {
-        const { session, address } = socket.data
+        const { session, address, isStranger } = socket.data
         connections.closed(address)
+        if (isStranger) strangers.closed(address)
         if (session === null) return
         session.onClose()
         sessions.delete(session)

@@ -40,6 +40,8 @@ export interface Socket {
   /** Bytes sent, 0 if dropped, -1 if queued because the network takes no more (Bun's ServerWebSocket). */
   send(frame: string): number
   close(code: number, reason: string): void
+  /** It has shown a token that verifies. */
+  authenticated(): void
   /** Whose socket it is, as `client-address.ts` makes it out. */
   readonly address: string
 }
@@ -220,6 +222,7 @@ export class Session implements Subscriber {
       )
     }
     if (this.#deadline !== null) clearTimeout(this.#deadline)
+    this.#socket.authenticated()
     this.#reply({ type: 'authenticated', expiresAt: principal.expiresAt })
     this.#principal = principal
     for (const subscription of this.#subscriptions.values()) subscription.principalChanged()
