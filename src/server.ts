@@ -59,7 +59,13 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
   const verifier = config.auth === null ? null : await createVerifier(config.auth)
   await prepareDatabase(database, config, log)
   const metrics = new Metrics()
-  const hub = await Hub.start({ database, tables: config.tables, log, metrics })
+  const hub = await Hub.start({
+    database,
+    tables: config.tables,
+    heldRowsMax: config.heldRows,
+    log,
+    metrics,
+  })
   const sessions = new Set<Session>()
   const connections = new ConnectionCount({ perAddress: config.connectionsPerIp, inAll: 0 })
   /** Those among them that have not shown a token yet: anybody on the network can open such. */
@@ -73,6 +79,7 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
   metrics.watch({
     sockets: () => sessions.size,
     subscriptions: () => hub.subscriptionCount,
+    heldRows: () => hub.heldRowCount,
     healthy: () => hub.healthy,
   })
   const writeGate = new FairGate(WRITE_CONNECTIONS, WRITES_PER_USER_MAX)

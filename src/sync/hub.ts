@@ -18,6 +18,7 @@ import { OperatorError } from '../operator-error.ts'
 import type { Bbox, Id } from '../wire/messages.ts'
 import { isNear } from './area-index.ts'
 import { FairGate } from './fair-gate.ts'
+import { HeldRows } from './held-rows.ts'
 import type { Subscriber } from './subscriber.ts'
 import { Subscription } from './subscription.ts'
 import { TableHub, type Unserved } from './table-hub.ts'
@@ -35,6 +36,8 @@ const KEEP_BATCHES = '1 day'
 export interface HubOptions {
   readonly database: Database
   readonly tables: readonly TableConfig[]
+  /** Rows that all subscriptions may hold together; 0: no limit. */
+  readonly heldRowsMax: number
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -57,6 +60,7 @@ export class Hub {
   /** In the order of the configuration. */
   readonly #tables: readonly TableHub[]
   readonly #position: { cursorText: string; snapshot: string }
+  readonly #heldRows: HeldRows
   readonly #timers: ReturnType<typeof setInterval>[] = []
   #feed: Feed | null = null
   #healthy = true
@@ -64,6 +68,7 @@ export class Hub {
   private constructor(options: HubOptions, tables: readonly Table[]) {
     this.#options = options
     this.#position = { cursorText: '', snapshot: '1:1:' }
+    this.#heldRows = new HeldRows(options.heldRowsMax)
     const gate = new FairGate(READ_CONNECTIONS, READS_PER_SOCKET_MAX)
     this.#tables = tables.map(
       (table) =>
@@ -72,6 +77,7 @@ export class Hub {
           table,
           position: this.#position,
           gate,
+          heldRows: this.#heldRows,
           readTable: () => readWatched(options.database, table),
         }),
     )
@@ -103,6 +109,11 @@ export class Hub {
 
   get tables(): readonly Table[] {
     return this.#tables.map(({ table }) => table)
+  }
+
+  /** Rows that all subscriptions hold. */
+  get heldRowCount(): number {
+    return this.#heldRows.inAll
   }
 
   get subscriptionCount(): number {

@@ -9,9 +9,16 @@ import type { Table } from '../db/catalog.ts'
 import { isVisibleIn } from '../db/cursor.ts'
 import { errorCode } from '../db/error-code.ts'
 import { intersects, rectanglesOf } from '../wire/bbox.ts'
-import { GONE_IDS_MAX, ROW_BYTES_MAX, ROWS_PER_SUBSCRIPTION_MAX, VIEW_FRAME_BYTES } from '../wire/limits.ts'
+import {
+  GONE_IDS_MAX,
+  ROW_BYTES_MAX,
+  ROWS_PER_SOCKET_MAX,
+  ROWS_PER_SUBSCRIPTION_MAX,
+  VIEW_FRAME_BYTES,
+} from '../wire/limits.ts'
 import type { Bbox, EndCode, Id } from '../wire/messages.ts'
 import { endOf } from './end-code.ts'
+import type { HeldRows } from './held-rows.ts'
 import { classOf, type PrincipalClass } from './principal-class.ts'
 import type { RowSize } from './row-size.ts'
 import type { Subscriber } from './subscriber.ts'
@@ -25,6 +32,7 @@ export interface SubscriptionHome {
   readonly snapshot: string
   readonly reader: ViewReader
   readonly rowSize: RowSize
+  readonly heldRows: HeldRows
   unregister(subscription: Subscription): void
   moved(subscription: Subscription): void
   /** The table is not what a read was made for: look again, then tell every subscription. Never rejects. */
@@ -84,6 +92,8 @@ export class Subscription {
   readonly subscriber: Subscriber
   readonly #home: SubscriptionHome
   readonly #held: Set<Id>
+  /** How many of them the home has been told of. */
+  #heldTold = 0
   readonly #dirty = new Set<Id>()
   /** Batches written on this socket, with their transactions, until the view has them. */
   readonly #unsettled = new Map<string, bigint>()
@@ -113,6 +123,7 @@ export class Subscription {
     this.#home = home
     this.#bbox = bbox
     this.#held = new Set(held)
+    this.#tellHeld()
     // What a resuming client holds may lie in whatever box it had before.
     this.#watched = bbox === null ? null : this.#held.size > 0 ? [GLOBE] : [bbox]
     this.#classPrincipal = subscriber.principal
@@ -181,6 +192,7 @@ export class Subscription {
   /** Before the start: what the client says it holds cannot be built on. */
   forgetHeld(): void {
     this.#held.clear()
+    this.#tellHeld()
   }
 
   /** Before the start: a row changed while the client was away. `isNear`: it was or is in the box. */
@@ -273,6 +285,7 @@ export class Subscription {
     this.#ended = true
     this.#home.unregister(this)
     this.#held.clear()
+    this.#tellHeld()
     this.#dirty.clear()
     this.#unsettled.clear()
     this.#onWritable?.()
@@ -403,6 +416,7 @@ export class Subscription {
   }
 
   #caughtUp(): void {
+    this.#tellHeld()
     if (this.#bbox !== null && (this.#watched?.length !== 1 || this.#watched[0] !== this.#bbox)) {
       this.#watch([this.#bbox])
     }
@@ -479,12 +493,29 @@ export class Subscription {
   }
 
   #tooMany(count: number): boolean {
-    if (count <= ROWS_PER_SUBSCRIPTION_MAX) return false
-    this.end(
-      'too_many_rows',
-      `More than ${ROWS_PER_SUBSCRIPTION_MAX} rows are in view. Ask for a smaller box.`,
-    )
-    return true
+    this.#tellHeld()
+    const problem = this.#tooManyProblem(count)
+    if (problem !== null) this.end('too_many_rows', `${problem} Ask for a smaller box.`)
+    return problem !== null
+  }
+
+  /** Why so many rows are too many; null if they are not. */
+  #tooManyProblem(count: number): string | null {
+    if (count > ROWS_PER_SUBSCRIPTION_MAX) return `More than ${ROWS_PER_SUBSCRIPTION_MAX} rows are in view.`
+    const { heldRows } = this.#home
+    const more = Math.max(0, count - this.#held.size)
+    if (heldRows.tooManyOn(this.subscriber, more))
+      return `More than ${ROWS_PER_SOCKET_MAX} rows are in the views of this socket.`
+    // Views that open or move fill the process; one that is there and gets another row is not to blame.
+    const isNew = this.#completed < this.#requested
+    return isNew && heldRows.tooManyInAll(more) ? 'The server holds as many rows as it may.' : null
+  }
+
+  #tellHeld(): void {
+    const by = this.#held.size - this.#heldTold
+    if (by === 0) return
+    this.#heldTold = this.#held.size
+    this.#home.heldRows.changed(this.subscriber, by)
   }
 
   #tooLarge(rows: readonly { readonly json: string }[]): boolean {

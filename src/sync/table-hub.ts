@@ -12,6 +12,7 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { EndCode, Id } from '../wire/messages.ts'
 import { AreaIndex } from './area-index.ts'
 import type { FairGate } from './fair-gate.ts'
+import type { HeldRows } from './held-rows.ts'
 import { rowsByIdSql } from './read-sql.ts'
 import { RowSize } from './row-size.ts'
 import type { Subscription, SubscriptionHome, ViewReader } from './subscription.ts'
@@ -42,6 +43,7 @@ export interface TableHubOptions {
   readonly database: Database
   readonly table: Table
   readonly position: FeedPosition
+  readonly heldRows: HeldRows
   /** For the reads of single subscriptions. */
   readonly gate: FairGate
   /** Reads the table's description again. */
@@ -99,6 +101,10 @@ export class TableHub implements SubscriptionHome {
 
   get cursorText(): string {
     return this.#options.position.cursorText
+  }
+
+  get heldRows(): HeldRows {
+    return this.#options.heldRows
   }
 
   get snapshot(): string {

@@ -3,6 +3,7 @@ import { expect, test } from 'bun:test'
 import { ANONYMOUS } from '../../src/auth/principal.ts'
 import type { ReadRow } from '../../src/db/as-principal.ts'
 import type { Table } from '../../src/db/catalog.ts'
+import { HeldRows } from '../../src/sync/held-rows.ts'
 import { RowSize } from '../../src/sync/row-size.ts'
 import { Subscription, type SubscriptionHome, type ViewReader } from '../../src/sync/subscription.ts'
 import type { Bbox, Id, ViewMessage } from '../../src/wire/messages.ts'
@@ -39,6 +40,7 @@ function makeHome() {
     snapshot: '10:10:',
     reader,
     rowSize: new RowSize(),
+    heldRows: new HeldRows(0),
     unregister: () => {},
     moved: () => {},
     tableChanged: async () => {},
