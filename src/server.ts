@@ -80,6 +80,11 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     sockets: () => sessions.size,
     subscriptions: () => hub.subscriptionCount,
     heldRows: () => hub.heldRowCount,
+    queuedBytes: () => {
+      let bytes = 0
+      for (const session of sessions) bytes += session.queuedBytes
+      return bytes
+    },
     healthy: () => hub.healthy,
   })
   const writeGate = new FairGate(WRITE_CONNECTIONS, WRITES_PER_USER_MAX)
@@ -136,7 +141,9 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
           {
             address,
             send: (frame) => socket.send(frame),
+            queuedBytes: () => socket.getBufferedAmount(),
             close: (code, reason) => socket.close(code, reason),
+            cutOff: () => socket.terminate(),
             authenticated: isKnown,
           },
           context,

@@ -53,6 +53,12 @@ export const ID_LENGTH_MAX = 256
 /** What the server queues for a socket that does not read, in bytes, before it closes the socket. */
 export const QUEUED_BYTES_MAX = 16 * 1024 * 1024
 
+/**
+ * Of that, the answers to what such a socket asks meanwhile (outcomes, pongs), in characters; then it is cut off. The
+ * largest outcomes are some 100 kB, and a client that waits for each has one at a time.
+ */
+export const QUEUED_REPLIES_MAX = 2 * 1024 * 1024
+
 /** How deep the JSON of a message may be nested. GeoJSON needs 8. */
 export const NESTING_MAX = 64
 
