@@ -376,6 +376,9 @@ export class Subscription {
     for (const id of inView) if (compare === 'everything' || !this.#held.has(id)) this.#dirty.add(id)
     for (const id of gone) this.#held.delete(id)
     for (let from = 0; from < gone.length; from += GONE_IDS_MAX) {
+      // They are no longer held, so they must all be told, but no faster than the socket takes them.
+      if (!this.subscriber.writable) await this.#untilWritable()
+      if (this.#ended) return
       this.#send({ sub: this.name, gone: gone.slice(from, from + GONE_IDS_MAX) })
     }
   }

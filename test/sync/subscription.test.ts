@@ -6,6 +6,7 @@ import type { Table } from '../../src/db/catalog.ts'
 import { HeldRows } from '../../src/sync/held-rows.ts'
 import { RowSize } from '../../src/sync/row-size.ts'
 import { Subscription, type SubscriptionHome, type ViewReader } from '../../src/sync/subscription.ts'
+import { GONE_IDS_MAX } from '../../src/wire/limits.ts'
 import type { Bbox, Id, ViewMessage } from '../../src/wire/messages.ts'
 
 const WORLD: Bbox = [-180, -90, 180, 90]
@@ -21,7 +22,7 @@ const row = (id: Id, size: number): ReadRow => ({
 })
 
 /** A home without a database: the test answers each read. */
-function makeHome() {
+function makeHome(held: readonly Id[] = []) {
   const pendingIds: ((ids: readonly Id[]) => void)[] = []
   const pendingRows: ((rows: readonly ReadRow[]) => void)[] = []
   const frames: ViewMessage[] = []
@@ -51,7 +52,7 @@ function makeHome() {
     send: (frame: string) => void frames.push(JSON.parse(frame)),
     ended: () => {},
   }
-  const subscription = new Subscription({ name: 's', bbox: WORLD, subscriber, home, held: [] })
+  const subscription = new Subscription({ name: 's', bbox: WORLD, subscriber, home, held })
   return { subscription, frames, pendingIds, pendingRows, subscriber }
 }
 
@@ -113,6 +114,31 @@ test('I6: what was read under the claims or the box of before is not sent', asyn
   pendingIds.shift()?.([])
   await settle()
   expect(frames.at(-1)?.gone).toEqual(['x'])
+})
+
+test('I10: ids that leave are told at the pace of the socket, every one of them', async () => {
+  const held = Array.from({ length: 3 * GONE_IDS_MAX }, (_, n) => `id ${n}`)
+  const { subscription, subscriber, pendingIds, frames } = makeHome(held)
+  const { send } = subscriber
+  subscriber.send = (frame) => {
+    send(frame)
+    subscriber.writable = false
+  }
+  subscription.start()
+  await settle()
+  pendingIds.shift()?.([])
+  for (let sent = 1; sent <= 3; sent++) {
+    await settle()
+    expect(frames.map(({ gone }) => gone?.length)).toEqual(new Array(sent).fill(GONE_IDS_MAX))
+    // The box that comes back meanwhile does not make those untrue that are told already.
+    if (sent === 2) subscription.setBbox(WORLD, 1)
+    subscriber.writable = true
+    subscription.onDrain()
+  }
+  await settle()
+  pendingIds.shift()?.([])
+  await settle()
+  expect(frames.flatMap(({ gone = [] }) => gone)).toEqual(held)
 })
 
 test('I8: nothing is sent after the end', async () => {
