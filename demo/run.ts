@@ -67,6 +67,9 @@ function demoConfig(port: number, secret: Uint8Array): Config {
     allowedOrigins: null,
     rateLimit: 0,
     connectionsPerIp: 0,
+    unauthenticatedPerIp: 0,
+    unauthenticated: 0,
+    heldRows: 0,
     trustedProxies: [],
     tables: [{ schema: 'public', name: 'places', idColumn: 'id', geometryColumn: 'geom' }],
     auth: {

@@ -1,6 +1,7 @@
 /** The HTTP side: the upgrade at `/ws` with its checks, and the endpoints that operators point their tools at. */
 import type { Config } from './config/config.ts'
 import type { Metrics } from './observe/metrics.ts'
+import type { TooMany } from './session/connection-count.ts'
 import { SUBPROTOCOL } from './wire/limits.ts'
 
 export interface HttpParts {
@@ -10,8 +11,8 @@ export interface HttpParts {
   readonly isReady: () => boolean
   /** Whether the server is being taken down: a socket opened now would not live. */
   readonly isStopping: () => boolean
-  /** Whether this client may open one more socket. */
-  readonly mayOpen: (request: Request) => boolean
+  /** Who has too many sockets for this client to open one more; null: nobody. */
+  readonly tooMany: (request: Request) => TooMany | null
   /** Makes the request a socket; false if it is not a WebSocket handshake. */
   readonly upgrade: (request: Request, headers: Record<string, string>) => boolean
   readonly serveOther: ((request: Request) => Response | Promise<Response> | null) | undefined
@@ -41,7 +42,7 @@ export async function answer(request: Request, parts: HttpParts): Promise<Respon
 
 function openSocket(
   request: Request,
-  { config, isStopping, mayOpen, upgrade }: HttpParts,
+  { config, isStopping, tooMany, upgrade }: HttpParts,
 ): Response | undefined {
   if (isStopping()) return text('The server is going away.\n', 503)
   const origin = request.headers.get('origin')
@@ -53,7 +54,9 @@ function openSocket(
   if (offered !== null && !offered.split(',').some((name) => name.trim() === SUBPROTOCOL)) {
     return text(`This server speaks ${SUBPROTOCOL}.\n`, 400)
   }
-  if (!mayOpen(request)) return text('Too many open sockets from this address.\n', 429)
+  const full = tooMany(request)
+  if (full === 'address') return text('Too many open sockets from this address.\n', 429)
+  if (full === 'server') return text('Too many sockets are opening. Try again in some seconds.\n', 503)
   if (upgrade(request, offered === null ? {} : { 'sec-websocket-protocol': SUBPROTOCOL })) return undefined
   return text('This is a WebSocket endpoint.\n', 426)
 }

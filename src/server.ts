@@ -50,6 +50,8 @@ const DRAIN_MS = 5_000
 
 interface SocketData {
   readonly address: string
+  /** It counts among those that have not authenticated. */
+  isStranger: boolean
   session: Session | null
 }
 
@@ -61,16 +63,34 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
   const metrics = new Metrics()
   const { promise: unfit, resolve: giveUp } = Promise.withResolvers<OperatorError>()
   const onUnfit = (problem: string) => giveUp(new OperatorError(`Cannot go on serving: ${problem}.`))
-  const hub = await Hub.start({ database, tables: config.tables, log, metrics, onUnfit })
+  const hub = await Hub.start({
+    database,
+    tables: config.tables,
+    heldRowsMax: config.heldRows,
+    log,
+    metrics,
+    onUnfit,
+  })
   let isStopping = false
   const sessions = new Set<Session>()
-  const connections = new ConnectionCount(config.connectionsPerIp)
+  const connections = new ConnectionCount({ perAddress: config.connectionsPerIp, inAll: 0 })
+  /** Those among them that have not shown a token yet: anybody on the network can open such. */
+  const strangers = new ConnectionCount({
+    perAddress: config.unauthenticatedPerIp,
+    inAll: config.unauthenticated,
+  })
   const clientAddress = clientAddressBehind(config.trustedProxies)
   const addressOf = (request: Request, self: Bun.Server<SocketData>) =>
     clientAddress(self.requestIP(request)?.address ?? '', request.headers.get('x-forwarded-for'))
   metrics.watch({
     sockets: () => sessions.size,
     subscriptions: () => hub.subscriptionCount,
+    heldRows: () => hub.heldRowCount,
+    queuedBytes: () => {
+      let bytes = 0
+      for (const session of sessions) bytes += session.queuedBytes
+      return bytes
+    },
     healthy: () => hub.healthy,
   })
   const writeGate = new FairGate(WRITE_CONNECTIONS, WRITES_PER_USER_MAX)
@@ -99,9 +119,14 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
         metrics,
         isReady: () => hub.healthy,
         isStopping: () => isStopping,
-        mayOpen: (handshake) => connections.mayOpen(addressOf(handshake, self)),
-        upgrade: (handshake, headers) =>
-          self.upgrade(handshake, { headers, data: { address: addressOf(handshake, self), session: null } }),
+        tooMany: (handshake) => {
+          const address = addressOf(handshake, self)
+          return connections.refusal(address) ?? strangers.refusal(address)
+        },
+        upgrade: (handshake, headers) => {
+          const data = { address: addressOf(handshake, self), session: null, isStranger: verifier !== null }
+          return self.upgrade(handshake, { headers, data })
+        },
         serveOther: parts.serveOther,
       }),
     websocket: {
@@ -112,13 +137,21 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
       idleTimeout: SOCKET_IDLE_SECONDS,
       sendPings: true,
       open(socket: ServerWebSocket<SocketData>) {
-        const { address } = socket.data
+        const { address, isStranger } = socket.data
         connections.opened(address)
+        if (isStranger) strangers.opened(address)
+        const isKnown = () => {
+          if (socket.data.isStranger) strangers.closed(address)
+          socket.data.isStranger = false
+        }
         const session = new Session(
           {
             address,
             send: (frame) => socket.send(frame),
+            queuedBytes: () => socket.getBufferedAmount(),
             close: (code, reason) => socket.close(code, reason),
+            cutOff: () => socket.terminate(),
+            authenticated: isKnown,
           },
           context,
         )
@@ -129,8 +162,9 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
         socket.data.session?.onFrame(frame),
       drain: (socket: ServerWebSocket<SocketData>) => socket.data.session?.onDrain(),
       close(socket: ServerWebSocket<SocketData>) {
-        const { session, address } = socket.data
+        const { session, address, isStranger } = socket.data
         connections.closed(address)
+        if (isStranger) strangers.closed(address)
         if (session === null) return
         session.onClose()
         sessions.delete(session)

@@ -3,6 +3,7 @@
  * (`payload-text.ts`), never taken from JavaScript values, so that a number keeps every digit. `db/as-principal.ts`
  * sets what is made here.
  */
+import { CLAIMS_MAX } from '../wire/limits.ts'
 import { AuthError } from './auth-error.ts'
 import { type PayloadMember, readPayload } from './payload-text.ts'
 import type { Principal } from './principal.ts'
@@ -11,9 +12,6 @@ import type { Principal } from './principal.ts'
 export interface TokenPrincipal extends Principal {
   readonly expiresAt: number
 }
-
-/** Claims of one token. Each is a setting that Postgres keeps by name in every pooled session. */
-export const CLAIMS_MAX = 256
 
 /** The setting that holds the whole payload: the convention of PostgREST and Supabase. */
 const WHOLE_PAYLOAD_SETTING = 'request.jwt.claims'

@@ -2,6 +2,7 @@
  * Reads the members of a JSON object as pieces of its text. `JSON.parse` decides what is JSON; the walk after it finds
  * where each member begins and ends, and refuses what Postgres or another parser would read differently.
  */
+import { CLAIM_NESTING_MAX } from '../wire/limits.ts'
 import { AuthError } from './auth-error.ts'
 
 export interface PayloadMember {
@@ -9,9 +10,6 @@ export interface PayloadMember {
   /** The value's JSON, as the text spells it but without white space between the tokens. */
   readonly json: string
 }
-
-/** Levels of objects and arrays. Far above what an issuer nests, far below what Postgres' own parser stands. */
-const DEPTH_MAX = 64
 
 /** The tokens of valid JSON, after optional white space: a string, one of `{}[],:`, or a number or literal. */
 const JSON_TOKEN = /[ \t\n\r]*("(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+)/y
@@ -51,7 +49,7 @@ export function readPayload(text: string): readonly PayloadMember[] {
     if (token === '{') open.push(new Set())
     if (token === '[') open.push(null)
     if (token === '}' || token === ']') open.pop()
-    if (open.length > DEPTH_MAX) throw new AuthError('unusable_claims')
+    if (open.length > CLAIM_NESTING_MAX) throw new AuthError('unusable_claims')
   }
   return members
 }

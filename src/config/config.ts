@@ -56,6 +56,11 @@ export interface Config {
   readonly rateLimit: number
   /** Open sockets per IP address; 0: no limit. */
   readonly connectionsPerIp: number
+  /** Open sockets that have not authenticated yet, where there is `auth:`, per IP address and in all; 0: no limit. */
+  readonly unauthenticatedPerIp: number
+  readonly unauthenticated: number
+  /** Rows that all views of the process may hold together; 0: no limit. */
+  readonly heldRows: number
   /** Addresses and CIDR ranges of proxies whose X-Forwarded-For is believed. */
   readonly trustedProxies: readonly string[]
   /** In the order of the configuration: the first is what a client gets that names none. Never empty. */

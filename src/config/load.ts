@@ -48,6 +48,12 @@ const DEFAULT_PORT = 8080
 /** Every IPv4 address: in a container, loopback would be of no use. */
 const DEFAULT_HOST = '0.0.0.0'
 const DEFAULT_DATA_DIR = '.datum'
+/** A company behind one address, or a proxy that is not in `trusted_proxies`, comes back all at once after a restart. */
+const DEFAULT_UNAUTHENTICATED_PER_IP = 4_096
+/** Some hundred megabytes for strangers at most, and open files left for everybody else. */
+const DEFAULT_UNAUTHENTICATED = 16_384
+/** About 100 bytes each: two gigabytes. */
+const DEFAULT_HELD_ROWS = 20_000_000
 
 /**
  * Loads the configuration.
@@ -73,6 +79,9 @@ export async function loadConfig(sources: ConfigSources): Promise<LoadedConfig> 
     allowedOrigins: origins === undefined ? (fromFile('allowed_origin') ?? null) : origins,
     rateLimit: outside.value(rateLimitSchema, asNumber, 'RATE_LIMIT') ?? fromFile('rate_limit') ?? 0,
     connectionsPerIp: fromFile('max_connections_per_ip') ?? 0,
+    unauthenticatedPerIp: fromFile('max_unauthenticated_per_ip') ?? DEFAULT_UNAUTHENTICATED_PER_IP,
+    unauthenticated: fromFile('max_unauthenticated') ?? DEFAULT_UNAUTHENTICATED,
+    heldRows: fromFile('max_held_rows') ?? DEFAULT_HELD_ROWS,
     trustedProxies: fromFile('trusted_proxies') ?? [],
     tables: tables.tables,
     auth: auth.auth,

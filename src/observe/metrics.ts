@@ -4,6 +4,8 @@ import { Counter, Gauge, Registry } from 'prom-client'
 export interface Gauges {
   readonly sockets: () => number
   readonly subscriptions: () => number
+  readonly heldRows: () => number
+  readonly queuedBytes: () => number
   readonly healthy: () => boolean
 }
 
@@ -51,9 +53,11 @@ export class Metrics {
   }
 
   /** Registers values that are looked up when somebody asks. */
-  watch({ sockets, subscriptions, healthy }: Gauges): void {
+  watch({ sockets, subscriptions, heldRows, queuedBytes, healthy }: Gauges): void {
     this.#gauge('datum_sockets', 'Open sockets.', sockets)
     this.#gauge('datum_subscriptions', 'Open subscriptions.', subscriptions)
+    this.#gauge('datum_held_rows', 'Rows that open subscriptions hold.', heldRows)
+    this.#gauge('datum_queued_bytes', 'Bytes that wait for sockets that do not read.', queuedBytes)
     this.#gauge('datum_database_up', '1 if Postgres answered when it was last asked.', () =>
       healthy() ? 1 : 0,
     )

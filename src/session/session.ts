@@ -20,6 +20,7 @@ import {
   FRAME_BYTES_MAX,
   INBOX_MESSAGES_MAX,
   PRE_AUTH_FRAME_BYTES_MAX,
+  QUEUED_REPLIES_MAX,
   SUBSCRIPTIONS_PER_SOCKET_MAX,
   WAITING_CHARACTERS_MAX,
 } from '../wire/limits.ts'
@@ -39,7 +40,13 @@ import { WriteQueue, type WriteTarget } from './write-queue.ts'
 export interface Socket {
   /** Bytes sent, 0 if dropped, -1 if queued because the network takes no more (Bun's ServerWebSocket). */
   send(frame: string): number
+  /** Bytes sent that the network has not taken yet. */
+  queuedBytes(): number
   close(code: number, reason: string): void
+  /** Ends it at once, and drops what is queued. */
+  cutOff(): void
+  /** It has shown a token that verifies. */
+  authenticated(): void
   /** Whose socket it is, as `client-address.ts` makes it out. */
   readonly address: string
 }
@@ -72,6 +79,8 @@ export class Session implements Subscriber {
   /** Null: not authenticated yet. */
   #principal: Principal | null
   #writable = true
+  /** Characters of the answers that were sent since the network took no more. */
+  #queuedReplies = 0
   #closed = false
   #isWorking = false
 
@@ -98,6 +107,10 @@ export class Session implements Subscriber {
 
   get principal(): Principal {
     return this.#principal ?? ANONYMOUS
+  }
+
+  get queuedBytes(): number {
+    return this.#closed ? 0 : this.#socket.queuedBytes()
   }
 
   get writable(): boolean {
@@ -127,6 +140,7 @@ export class Session implements Subscriber {
 
   onDrain(): void {
     this.#writable = true
+    this.#queuedReplies = 0
     for (const subscription of this.#subscriptions.values()) subscription.onDrain()
   }
 
@@ -220,6 +234,7 @@ export class Session implements Subscriber {
       )
     }
     if (this.#deadline !== null) clearTimeout(this.#deadline)
+    this.#socket.authenticated()
     this.#reply({ type: 'authenticated', expiresAt: principal.expiresAt })
     this.#principal = principal
     for (const subscription of this.#subscriptions.values()) subscription.principalChanged()
@@ -288,7 +303,14 @@ export class Session implements Subscriber {
   }
 
   #reply(message: ServerMessage): void {
-    this.send(JSON.stringify(message))
+    const frame = JSON.stringify(message)
+    this.send(frame)
+    if (this.writable || this.#closed) return
+    this.#queuedReplies += frame.length
+    if (this.#queuedReplies <= QUEUED_REPLIES_MAX) return
+    // A close frame would wait behind what is queued.
+    this.onClose()
+    this.#socket.cutOff()
   }
 }
 

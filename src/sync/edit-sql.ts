@@ -6,7 +6,11 @@ import type { Table } from '../db/catalog.ts'
 import type { Column } from '../db/columns.ts'
 import { isSpatial } from '../db/columns.ts'
 import { quoteIdentifier, quoteLiteral } from '../db/identifier.ts'
+import { ID_LENGTH_MAX } from '../wire/limits.ts'
 import type { Edit, Json, Row } from '../wire/messages.ts'
+
+/** Postgres cuts identifiers at 63 bytes (Postgres §4.1.1). */
+const COLUMN_NAME_LENGTH_MAX = 63
 
 /** The edit cannot be a statement: what is wrong with it, in words that repeat none of its values. */
 export class InvalidEdit extends Error {}
@@ -71,10 +75,18 @@ function updateStatement(table: Table, id: string, values: Row): EditStatement {
 function columnsOf(table: Table, values: Row): Column[] {
   return Object.keys(values).map((name) => {
     const column = table.columns.find((candidate) => candidate.name === name)
-    if (column === undefined) throw new InvalidEdit(`the table has no column ${JSON.stringify(name)}`)
+    if (column === undefined) throw new InvalidEdit(`the table has no column ${nameToShow(name)}`)
     if (isSpatial(column)) checkGeometry(name, values[name] ?? null)
     return column
   })
+}
+
+/**
+ * A name to repeat in an outcome. Outcomes are kept for a day, so that what nobody could mean for a column is not
+ * repeated: a name of megabytes would be kept with them.
+ */
+function nameToShow(name: string): string {
+  return name.length <= COLUMN_NAME_LENGTH_MAX ? JSON.stringify(name) : 'of so long a name'
 }
 
 /** `jsonb_to_record($1) as r(…)`. Geometries stay JSON here; {@link valueSql} reads them. */
@@ -109,6 +121,9 @@ export function canonicalId({ id: { column, sqlType } }: Table, value: Json): st
     // Half a character would become another one on its way, and name another row.
     if (!text.isWellFormed()) throw new InvalidEdit(`the id ${column} must be well-formed Unicode`)
     if (text.includes('\0')) throw new InvalidEdit(`the id ${column} must not contain NUL`)
+    // A row under a longer one could be seen, but neither changed nor named in a `resume`.
+    if (text.length > ID_LENGTH_MAX)
+      throw new InvalidEdit(`the id ${column} may have ${ID_LENGTH_MAX} characters`)
     return text
   }
   if (sqlType === 'uuid') {

@@ -25,6 +25,7 @@ import { OperatorError } from '../operator-error.ts'
 import type { Bbox, Id } from '../wire/messages.ts'
 import { isNear } from './area-index.ts'
 import { ChangeHistory } from './change-history.ts'
+import { HeldCount } from './held-count.ts'
 import { ReadGates } from './read-gates.ts'
 import type { Subscriber } from './subscriber.ts'
 import { Subscription } from './subscription.ts'
@@ -46,6 +47,8 @@ const KEEP_BATCHES = '1 day'
 export interface HubOptions {
   readonly database: Database
   readonly tables: readonly TableConfig[]
+  /** Rows that all subscriptions may hold together; 0: no limit. */
+  readonly heldRowsMax: number
   readonly log: Log
   readonly metrics: Metrics
   /** Told when the schema `datum` was upgraded or removed, so that this server cannot go on. May be told again. */
@@ -70,6 +73,7 @@ export class Hub {
   /** In the order of the configuration. */
   readonly #tables: readonly TableHub[]
   readonly #position: { cursorText: string; snapshot: Snapshot }
+  readonly #heldCount: HeldCount
   readonly #timers: ReturnType<typeof setInterval>[] = []
   #feed: Feed | null = null
   #history: ChangeHistory | null = null
@@ -81,6 +85,7 @@ export class Hub {
     this.#options = options
     this.#position = { cursorText: '', snapshot: snapshotOf('1:1:') }
     const gates = new ReadGates()
+    this.#heldCount = new HeldCount(options.heldRowsMax)
     this.#tables = tables.map(
       (table) =>
         new TableHub({
@@ -89,6 +94,7 @@ export class Hub {
           position: this.#position,
           sealKey,
           gates,
+          heldCount: this.#heldCount,
           readTable: () => readWatched(options.database, table),
         }),
     )
@@ -128,6 +134,11 @@ export class Hub {
 
   get tables(): readonly Table[] {
     return this.#tables.map(({ table }) => table)
+  }
+
+  /** Rows that all subscriptions hold. */
+  get heldRowCount(): number {
+    return this.#heldCount.inAll
   }
 
   get subscriptionCount(): number {

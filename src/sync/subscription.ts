@@ -8,10 +8,17 @@ import type { ClassResult, ReadRow } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
 import { type ClientCursor, formatCursor, isVisible, type Snapshot } from '../db/cursor.ts'
 import { errorCode } from '../db/error-code.ts'
-import { GONE_IDS_MAX, ROW_BYTES_MAX, ROWS_PER_SUBSCRIPTION_MAX, VIEW_FRAME_BYTES } from '../wire/limits.ts'
+import {
+  GONE_IDS_MAX,
+  ROW_BYTES_MAX,
+  ROWS_PER_SOCKET_MAX,
+  ROWS_PER_SUBSCRIPTION_MAX,
+  VIEW_FRAME_BYTES,
+} from '../wire/limits.ts'
 import type { Bbox, EndCode, Id } from '../wire/messages.ts'
 import type { Delivery } from './delivery.ts'
 import { endOf } from './end-code.ts'
+import type { HeldCount } from './held-count.ts'
 import { HeldSet } from './held-set.ts'
 import { classOf, type PrincipalClass } from './principal-class.ts'
 import type { RowHandles } from './row-handles.ts'
@@ -31,6 +38,7 @@ export interface SubscriptionHome {
   readonly rowSize: RowSize
   readonly handles: RowHandles
   readonly seal: ViewSeal
+  readonly heldCount: HeldCount
   unregister(subscription: Subscription): void
   /** It waits for the effect of a batch: ask it when the feed has moved (`reportSettled`). */
   awaitsBatch(subscription: Subscription): void
@@ -92,6 +100,8 @@ export class Subscription {
   readonly subscriber: Subscriber
   readonly #home: SubscriptionHome
   readonly #held: HeldSet
+  /** How many of them the home has been told of. */
+  #heldTold = 0
   readonly #dirty = new Set<Id>()
   /** Batches written on this socket, with their transactions, until the view has them. */
   readonly #unsettled = new Map<string, bigint>()
@@ -124,6 +134,7 @@ export class Subscription {
     this.#bbox = bbox
     this.#held = new HeldSet(home.handles)
     for (const id of held) this.#held.add(id)
+    this.#tellHeld()
     // What a resuming client holds may lie in whatever box it had before.
     this.#watched = bbox === null ? null : this.#held.size > 0 ? [GLOBE] : [bbox]
     this.#classPrincipal = subscriber.principal
@@ -192,6 +203,7 @@ export class Subscription {
   /** Before the start: what the client says it holds cannot be built on. */
   forgetHeld(): void {
     this.#held.clear()
+    this.#tellHeld()
   }
 
   /**
@@ -296,8 +308,9 @@ export class Subscription {
       delivery.longest > ROW_BYTES_MAX
     )
       return this.#tell(present, gone, cursor)
+    const before = this.#held.size
     for (const handle of presentHandles) this.#held.addHandle(handle)
-    if (this.#tooMany(this.#held.size)) return
+    if (this.#held.size > before && this.#tooMany(this.#held.size)) return
     this.subscriber.send(delivery.frame(this.name, cursor === undefined ? undefined : this.#sealed(cursor)))
   }
 
@@ -313,6 +326,7 @@ export class Subscription {
     this.#ended = true
     this.#home.unregister(this)
     this.#held.clear()
+    this.#tellHeld()
     this.#dirty.clear()
     this.#unsettled.clear()
     this.#onWritable?.()
@@ -403,6 +417,9 @@ export class Subscription {
     for (const id of inView) if (compare === 'everything' || !this.#held.has(id)) this.#dirty.add(id)
     for (const id of gone) this.#held.delete(id)
     for (let from = 0; from < gone.length; from += GONE_IDS_MAX) {
+      // They are no longer held, so they must all be told, but no faster than the socket takes them.
+      if (!this.subscriber.writable) await this.#untilWritable()
+      if (this.#ended) return
       this.#send({ gone: gone.slice(from, from + GONE_IDS_MAX) })
     }
   }
@@ -445,6 +462,7 @@ export class Subscription {
   }
 
   #caughtUp(): void {
+    this.#tellHeld()
     if (this.#bbox !== null && (this.#watched?.length !== 1 || this.#watched[0] !== this.#bbox)) {
       this.#watch([this.#bbox])
     }
@@ -520,12 +538,29 @@ export class Subscription {
   }
 
   #tooMany(count: number): boolean {
-    if (count <= ROWS_PER_SUBSCRIPTION_MAX) return false
-    this.end(
-      'too_many_rows',
-      `More than ${ROWS_PER_SUBSCRIPTION_MAX} rows are in view. Ask for a smaller box.`,
-    )
-    return true
+    this.#tellHeld()
+    const problem = this.#tooManyProblem(count)
+    if (problem !== null) this.end('too_many_rows', `${problem} Ask for a smaller box.`)
+    return problem !== null
+  }
+
+  /** Why so many rows are too many; null if they are not. */
+  #tooManyProblem(count: number): string | null {
+    if (count > ROWS_PER_SUBSCRIPTION_MAX) return `More than ${ROWS_PER_SUBSCRIPTION_MAX} rows are in view.`
+    const { heldCount } = this.#home
+    const more = Math.max(0, count - this.#held.size)
+    if (heldCount.tooManyOn(this.subscriber, more))
+      return `More than ${ROWS_PER_SOCKET_MAX} rows are in the views of this socket.`
+    // Views that open or move fill the process; one that is there and gets another row is not to blame.
+    const isNew = this.#completed < this.#requested
+    return isNew && heldCount.tooManyInAll(more) ? 'The server holds as many rows as it may.' : null
+  }
+
+  #tellHeld(): void {
+    const by = this.#held.size - this.#heldTold
+    if (by === 0) return
+    this.#heldTold = this.#held.size
+    this.#home.heldCount.changed(this.subscriber, by)
   }
 
   #tooLarge(rows: readonly { readonly json: string }[]): boolean {

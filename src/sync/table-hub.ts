@@ -13,6 +13,7 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { EndCode, Id } from '../wire/messages.ts'
 import { type Area, AreaIndex } from './area-index.ts'
 import { Delivery } from './delivery.ts'
+import type { HeldCount } from './held-count.ts'
 import { type ChangedRows, changedRows, interestIn, releaseRows } from './interest.ts'
 import { JointReads } from './joint-reads.ts'
 import { CANCELLED, type ReadGates } from './read-gates.ts'
@@ -58,6 +59,7 @@ export interface TableHubOptions {
   readonly position: FeedPosition
   /** What this database's cursors are sealed with. */
   readonly sealKey: string
+  readonly heldCount: HeldCount
   /** For the reads of single subscriptions. */
   readonly gates: ReadGates
   /** Reads the table's description again. */
@@ -101,6 +103,10 @@ export class TableHub implements SubscriptionHome {
 
   get cursorText(): string {
     return this.#options.position.cursorText
+  }
+
+  get heldCount(): HeldCount {
+    return this.#options.heldCount
   }
 
   get snapshot(): Snapshot {

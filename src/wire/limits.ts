@@ -14,6 +14,12 @@ export const PRE_AUTH_FRAME_BYTES_MAX = 17 * 1024
 /** Largest token, in bytes. Web servers commonly refuse headers past 8–16 KiB, so issuers stay below. */
 export const TOKEN_BYTES_MAX = 16 * 1024
 
+/** Claims of one token. Each is a setting that Postgres keeps by name in every pooled session. */
+export const CLAIMS_MAX = 256
+
+/** How deep a token's claims may be nested. Far above what issuers nest, far below what Postgres' own parser stands. */
+export const CLAIM_NESTING_MAX = 64
+
 /** Largest frame after authentication, in bytes: a resume that lists 100,000 UUIDs fits. */
 export const FRAME_BYTES_MAX = 4 * 1024 * 1024
 
@@ -29,6 +35,12 @@ export const SUBSCRIPTIONS_PER_SOCKET_MAX = 16
 /** Rows that one subscription may hold. A box with more is refused with `too_many_rows`: zoom in. */
 export const ROWS_PER_SUBSCRIPTION_MAX = 100_000
 
+/**
+ * Rows that all subscriptions of one socket may hold: two of the largest views, or sixteen of 12,500. The server keeps
+ * an id of each, about 100 bytes.
+ */
+export const ROWS_PER_SOCKET_MAX = 200_000
+
 /** Largest row as JSON text, in characters. A larger one ends the subscription with `row_too_large`. Half of what may be queued. */
 export const ROW_BYTES_MAX = 8 * 1024 * 1024
 
@@ -40,6 +52,12 @@ export const ID_LENGTH_MAX = 256
 
 /** What the server queues for a socket that does not read, in bytes, before it closes the socket. */
 export const QUEUED_BYTES_MAX = 16 * 1024 * 1024
+
+/**
+ * Of that, the answers to what such a socket asks meanwhile (outcomes, pongs), in characters; then it is cut off. The
+ * largest outcomes are some 100 kB, and a client that waits for each has one at a time.
+ */
+export const QUEUED_REPLIES_MAX = 2 * 1024 * 1024
 
 /** How deep the JSON of a message may be nested. GeoJSON needs 8. */
 export const NESTING_MAX = 64

@@ -2,7 +2,8 @@
 import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { AuthError } from '../../src/auth/auth-error.ts'
-import { CLAIMS_MAX, principalFromPayload } from '../../src/auth/claims.ts'
+import { principalFromPayload } from '../../src/auth/claims.ts'
+import { CLAIMS_MAX } from '../../src/wire/limits.ts'
 
 const settingsOf = (claims: string) => principalFromPayload(`{"exp":4102444800,${claims}}`).settings
 

@@ -19,6 +19,7 @@ export interface RunningProgram {
   /** Resolves once standard error has said these words; rejects if it ends without. */
   said(words: string): Promise<void>
   kill(signal: NodeJS.Signals): void
+  readonly pid: number
   readonly outcome: Promise<Outcome>
 }
 
@@ -49,6 +50,7 @@ export function startProgram(
       if (said === null) throw new Error(`it did not say "${words}" but: ${await stderr.whole}`)
     },
     kill: (signal) => child.kill(signal),
+    pid: child.pid,
     outcome: Promise.all([child.exited, stdout.whole, stderr.whole]).then(([code, stdout, stderr]) => ({
       code,
       stdout,

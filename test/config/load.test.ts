@@ -57,6 +57,9 @@ describe('defaults', () => {
         allowedOrigins: null,
         rateLimit: 0,
         connectionsPerIp: 0,
+        unauthenticatedPerIp: 4096,
+        unauthenticated: 16384,
+        heldRows: 20_000_000,
         trustedProxies: [],
         tables: [{ schema: 'public', name: 'features', idColumn: 'id', geometryColumn: null }],
         auth: null,
@@ -81,6 +84,9 @@ host: 127.0.0.1
 allowed_origin: [https://App.example.com/, "http://localhost:5173"]
 rate_limit: 600
 max_connections_per_ip: 100
+max_unauthenticated_per_ip: 10
+max_unauthenticated: 20
+max_held_rows: 30
 trusted_proxies: [10.0.0.0/8, "::1"]
 log_level: debug
 tables:
@@ -103,6 +109,9 @@ embedded: { data_dir: data, init_sql: init.sql }
       allowedOrigins: ['https://app.example.com', 'http://localhost:5173'],
       rateLimit: 600,
       connectionsPerIp: 100,
+      unauthenticatedPerIp: 10,
+      unauthenticated: 20,
+      heldRows: 30,
       trustedProxies: ['10.0.0.0/8', '::1'],
       tables: [
         { schema: 'public', name: 'places', idColumn: 'gid', geometryColumn: 'shape' },

@@ -1,4 +1,5 @@
 /** Compares a view with the truth, column by column. */
+import { isDeepStrictEqual } from 'node:util'
 import type { Id, Row } from '../../src/wire/messages.ts'
 import type { ComparableRow } from './truth.ts'
 
@@ -23,15 +24,26 @@ function rowDifferences(id: Id, want: ComparableRow, row: Row, geometryColumn: s
   for (const [column, value] of Object.entries(want)) {
     const have = row[column]
     const isSame =
-      column === geometryColumn ? sameGeometry(have, JSON.parse(value ?? 'null')) : comparable(have) === value
+      column === geometryColumn ? sameGeometry(have, JSON.parse(value ?? 'null')) : sameValue(have, value)
     if (!isSame) found.push(`${id}.${column} is ${JSON.stringify(have)} but should be ${value}`)
   }
   return found
 }
 
-function comparable(value: unknown): string | null {
-  if (value === null || value === undefined) return null
-  return typeof value === 'object' ? JSON.stringify(value) : String(value)
+/** `text`: as `jsonb_each_text` writes it, with spaces of its own inside JSON and all the digits of a number. */
+function sameValue(value: unknown, text: string | null): boolean {
+  if (value === null || value === undefined || text === null) return (value ?? null) === text
+  if (typeof value === 'number') return value === Number(text)
+  if (typeof value === 'object') return isDeepStrictEqual(value, parsed(text))
+  return String(value) === text
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
 }
 
 /** Whether two GeoJSON geometries are the same but for the last digits, which two ways to transform and print may differ in. */

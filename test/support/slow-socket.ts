@@ -16,6 +16,7 @@ export class SlowSocket {
   private constructor(
     socket: Socket,
     private readonly onFrame: (frame: ServerMessage) => void,
+    private readonly keepFrames: boolean,
   ) {
     this.#socket = socket
     socket.on('data', (chunk: Buffer) => this.#receive(chunk))
@@ -27,7 +28,12 @@ export class SlowSocket {
     socket.on('error', end)
   }
 
-  static async open(url: string, onFrame: (frame: ServerMessage) => void = () => {}): Promise<SlowSocket> {
+  /** `keepFrames`: false for who only wants to be told of them. */
+  static async open(
+    url: string,
+    onFrame: (frame: ServerMessage) => void = () => {},
+    { keepFrames = true }: { readonly keepFrames?: boolean } = {},
+  ): Promise<SlowSocket> {
     const { hostname, port } = new URL(url)
     const socket = connect({ host: hostname, port: Number(port) })
     await new Promise<void>((resolve, reject) => {
@@ -52,7 +58,7 @@ export class SlowSocket {
     })
     if (!head.toString('latin1').startsWith('HTTP/1.1 101'))
       throw new Error(`refused: ${head.toString('latin1', 0, 80)}`)
-    const slow = new SlowSocket(socket, onFrame)
+    const slow = new SlowSocket(socket, onFrame, keepFrames)
     slow.#receive(head.subarray(head.indexOf('\r\n\r\n') + 4))
     return slow
   }
@@ -106,7 +112,7 @@ export class SlowSocket {
       this.#bytes = frame.rest
       if (frame.opcode !== 1) continue
       const message = JSON.parse(frame.payload.toString('utf8')) as ServerMessage
-      this.frames.push(message)
+      if (this.keepFrames) this.frames.push(message)
       this.onFrame(message)
     }
     this.#wake()

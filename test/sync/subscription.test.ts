@@ -4,10 +4,12 @@ import { ANONYMOUS } from '../../src/auth/principal.ts'
 import type { ReadRow } from '../../src/db/as-principal.ts'
 import type { Table } from '../../src/db/catalog.ts'
 import { snapshotOf } from '../../src/db/cursor.ts'
+import { HeldCount } from '../../src/sync/held-count.ts'
 import { RowHandles } from '../../src/sync/row-handles.ts'
 import { RowSize } from '../../src/sync/row-size.ts'
 import { Subscription, type SubscriptionHome, type ViewReader } from '../../src/sync/subscription.ts'
 import { ViewSeal } from '../../src/sync/view-seal.ts'
+import { GONE_IDS_MAX } from '../../src/wire/limits.ts'
 import type { Bbox, Id, ViewMessage } from '../../src/wire/messages.ts'
 
 const WORLD: Bbox = [-180, -90, 180, 90]
@@ -23,7 +25,7 @@ const row = (id: Id, size: number): ReadRow => ({
 })
 
 /** A home without a database: the test answers each read. */
-function makeHome() {
+function makeHome(held: readonly Id[] = []) {
   const pendingIds: ((ids: readonly Id[]) => void)[] = []
   const pendingRows: ((rows: readonly ReadRow[]) => void)[] = []
   const frames: ViewMessage[] = []
@@ -44,6 +46,7 @@ function makeHome() {
     rowSize: new RowSize(),
     handles: new RowHandles('key'),
     seal: new ViewSeal('key'),
+    heldCount: new HeldCount(0),
     unregister: () => {},
     awaitsBatch: () => {},
     moved: () => {},
@@ -55,7 +58,7 @@ function makeHome() {
     send: (frame: string) => void frames.push(JSON.parse(frame)),
     ended: () => {},
   }
-  const subscription = new Subscription({ name: 's', bbox: WORLD, subscriber, home, held: [] })
+  const subscription = new Subscription({ name: 's', bbox: WORLD, subscriber, home, held })
   return { subscription, frames, pendingIds, pendingRows, subscriber }
 }
 
@@ -117,6 +120,31 @@ test('I6: what was read under the claims or the box of before is not sent', asyn
   pendingIds.shift()?.([])
   await settle()
   expect(frames.at(-1)?.gone).toEqual(['x'])
+})
+
+test('I10: ids that leave are told at the pace of the socket, every one of them', async () => {
+  const held = Array.from({ length: 3 * GONE_IDS_MAX }, (_, n) => `id ${n}`)
+  const { subscription, subscriber, pendingIds, frames } = makeHome(held)
+  const { send } = subscriber
+  subscriber.send = (frame) => {
+    send(frame)
+    subscriber.writable = false
+  }
+  subscription.start()
+  await settle()
+  pendingIds.shift()?.([])
+  for (let sent = 1; sent <= 3; sent++) {
+    await settle()
+    expect(frames.map(({ gone }) => gone?.length)).toEqual(new Array(sent).fill(GONE_IDS_MAX))
+    // The box that comes back meanwhile does not make those untrue that are told already.
+    if (sent === 2) subscription.setBbox(WORLD, 1)
+    subscriber.writable = true
+    subscription.onDrain()
+  }
+  await settle()
+  pendingIds.shift()?.([])
+  await settle()
+  expect(frames.flatMap(({ gone = [] }) => gone)).toEqual(held)
 })
 
 test('I8: nothing is sent after the end', async () => {

@@ -3,7 +3,8 @@ import { expect, setDefaultTimeout, test } from 'bun:test'
 import { CloseCode } from '../../src/wire/close-codes.ts'
 import { FRAME_BYTES_MAX, ID_LENGTH_MAX, SUBSCRIPTIONS_PER_SOCKET_MAX } from '../../src/wire/limits.ts'
 import type { Bbox } from '../../src/wire/messages.ts'
-import { createWorld, TEST_TIMEOUT_MS, ZURICH } from '../support/fixture.ts'
+import { createWorld, point, TEST_TIMEOUT_MS, ZURICH } from '../support/fixture.ts'
+import { features } from '../support/table-spec.ts'
 
 setDefaultTimeout(TEST_TIMEOUT_MS)
 
@@ -61,6 +62,34 @@ test('I9: what a hostile frame says is not echoed', async () => {
   client.sendRaw('{"type":"subscribe","sub":"s","bbox":"<script>secret-token</script>"}')
   const { reason } = await client.untilClosed()
   expect(JSON.stringify(client.frames) + reason).not.toContain('secret-token')
+})
+
+test('I10: an outcome does not grow with what its edits made up', async () => {
+  await using world = await createWorld()
+  const client = await world.connect(alice)
+  const columns = { ['x'.repeat(1_000_000)]: 1 }
+  const { edits } = await client.write([
+    { op: 'insert', columns },
+    { op: 'update', id: uuid, columns },
+    { op: 'insert', columns: { nope: 1 } },
+  ])
+  expect(edits.map((edit) => edit.status === 'rejected' && edit.code)).toEqual([
+    'invalid',
+    'invalid',
+    'invalid',
+  ])
+  expect(JSON.stringify(edits).length).toBeLessThan(1_000)
+  expect(JSON.stringify(edits[2])).toContain('nope')
+})
+
+test('I9: nobody can make a row whose id no message may name', async () => {
+  await using world = await createWorld({ tables: [features({ id: 'text' })] })
+  const { client, view } = await world.watch(alice)
+  const insert = (length: number) =>
+    client.write([{ op: 'insert', columns: { id: 'x'.repeat(length), org_id: 'a', geom: point(8.5, 47.5) } }])
+  expect((await insert(ID_LENGTH_MAX + 1)).edits).toMatchObject([{ status: 'rejected', code: 'invalid' }])
+  expect((await insert(ID_LENGTH_MAX)).edits).toMatchObject([{ status: 'applied' }])
+  await client.until(() => view.rows.size === 1, 'the row')
 })
 
 test('a box that is none ends its subscription, at first and when it is moved', async () => {
