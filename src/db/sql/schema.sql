@@ -19,13 +19,13 @@ do $$ begin
   if not exists (select from pg_attribute where attrelid = 'datum.meta'::regclass and attname = 'oldest_server') then
     alter table datum.meta
       -- The oldest schema version whose servers can go on with what is installed.
-      add column oldest_server integer not null default 1,
+      add column if not exists oldest_server integer not null default 1,
       -- Log rows of older transactions are gone.
-      add column cleared_to xid8 not null default '0',
+      add column if not exists cleared_to xid8 not null default '0',
       -- When a server last saw to the log.
-      add column attended_at timestamptz not null default '-infinity',
+      add column if not exists attended_at timestamptz not null default '-infinity',
       -- What servers seal cursors with (src/sync/view-seal.ts): 244 random bits.
-      add column seal_key text not null default gen_random_uuid()::text || gen_random_uuid()::text;
+      add column if not exists seal_key text not null default gen_random_uuid()::text || gen_random_uuid()::text;
   end if;
 end $$;
 
