@@ -100,5 +100,5 @@ async function measure(
     }
   }
   await round(99)
-  return world.inRounds(round)
+  return await world.inRounds(round)
 }
