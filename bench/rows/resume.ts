@@ -40,6 +40,7 @@ export const resume: Row = {
           rounds: pairs,
           as: 'percent',
           mustBe: { atMost: PERCENT_MAX },
+          growth: { line: what, size: visible },
         })
       figures.push(
         percent(

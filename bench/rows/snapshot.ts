@@ -48,6 +48,7 @@ export const snapshot: Row = {
           unit: 'ms',
           rounds: rounds.map(({ ms, floorMs }) => [ms, floorMs]),
           mustBe: { atMost: 1.5 },
+          growth: { line: 'connect to complete', size: visible },
         }),
       )
     }
