@@ -48,6 +48,7 @@ export function plot(title: string, figures: readonly Figure[]): string | null {
   const height = HEIGHT + Math.max(0, Math.ceil(lines.length / 2) - 2) * 16
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" font-family="sans-serif" font-size="12">`,
+    `<title>${title}: how it grows</title>`,
     `<rect width="${WIDTH}" height="${height}" fill="#fff"/>`,
     `<text x="${WIDTH / 2}" y="22" text-anchor="middle" font-size="15">${title}</text>`,
     ...ticksY,
