@@ -12,9 +12,10 @@ export interface FigureOptions {
   readonly mustBe: Figure['mustBe']
   /** How a round's two numbers become its ratio. Default: `×`, measured over floor. */
   readonly as?: 'times' | 'percent' | 'difference'
+  readonly growth?: NonNullable<Figure['growth']>
 }
 
-export function figure({ of, unit, rounds, mustBe, as = 'times' }: FigureOptions): Figure {
+export function figure({ of, unit, rounds, mustBe, as = 'times', growth }: FigureOptions): Figure {
   const measured = median(rounds.map(([one]) => one))
   const floor = median(rounds.map(([, one]) => one))
   const ratioOf = ([one, other]: Pair) =>
@@ -28,6 +29,7 @@ export function figure({ of, unit, rounds, mustBe, as = 'times' }: FigureOptions
     ratioUnit: { times: '×', percent: '%', difference: unit }[as],
     mustBe,
     rounds: rounds.map(ratioOf),
+    ...(growth !== undefined && { growth }),
   }
 }
 

@@ -31,6 +31,10 @@ if (unknown.length > 0 || !Number.isInteger(rounds) || rounds < 1) {
   console.error(`bench: names are ${names}; --rounds wants a whole number above 0`)
   process.exit(2)
 }
+if (values.markdown && values.quick) {
+  console.error('bench: figures of a --quick run are not for the document')
+  process.exit(2)
+}
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
 
 const results: Result[] = []

@@ -1,10 +1,12 @@
-/** Puts the figures of a run into docs/BENCHMARKS.md, between its two markers; what is around them is written by hand. */
+/** Puts the figures of a run into docs/BENCHMARKS.md, between its two markers, and its pictures beside it; the rest is written by hand. */
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import type { Result } from './main.ts'
+import { plot } from './plot.ts'
 import { type Cells, cellsOf } from './report.ts'
 
 const PAGE = join(import.meta.dir, '../docs/BENCHMARKS.md')
+const PICTURES = join(import.meta.dir, '../docs/bench')
 const BEGIN = '<!-- figures: made by `bun run bench --markdown` -->'
 const END = '<!-- end of figures -->'
 
@@ -13,6 +15,10 @@ export async function writeBenchmarksPage(results: readonly Result[]): Promise<v
   const [before, rest = ''] = page.split(BEGIN)
   const [, after] = rest.split(END)
   if (after === undefined) throw new Error(`docs/BENCHMARKS.md has lost its markers ${BEGIN} and ${END}`)
+  for (const { row, figures } of results) {
+    const picture = plot(row.name, figures)
+    if (picture !== null) await Bun.write(join(PICTURES, `${row.name}.svg`), picture)
+  }
   await Bun.write(PAGE, `${before}${BEGIN}\n${figuresOf(results)}\n${END}${after}`)
 }
 

@@ -17,6 +17,8 @@ export interface Figure {
   /** How the ratio is written after its number: `×`, `%`, or a unit. */
   readonly ratioUnit: string
   readonly mustBe: { readonly atMost: number } | { readonly atLeast: number } | null
+  /** Where it stands in the row's plot: the line it belongs to, and how many sockets or rows it is of. */
+  readonly growth?: { readonly line: string; readonly size: number }
   /** The ratio of each round, to see how far they are apart. */
   readonly rounds: readonly number[]
 }

@@ -25,7 +25,8 @@ export const box: Row = {
   mustBe: '≤ 2×; and ± 20 % of the same box in a table ten times smaller',
   async run(world) {
     const cluster = await world.cluster()
-    const rows = world.size(ROWS, ROWS / 10)
+    const rows = ROWS
+    const reads = world.size(READS, READS / 10)
     await using large = await createDataset(cluster, { rows, tenants: TENANTS, point: POINT })
     await using small = await createDataset(cluster, { rows: rows / 10, tenants: TENANTS, point: POINT })
     await using read = await openReader(large)
@@ -35,7 +36,7 @@ export const box: Row = {
     const floorTable = { ...read.table, candidatesBypass: false }
     const rounds = await world.inRounds(async () => {
       const times: Record<'datum' | 'leakproof' | 'small', number[]> = { datum: [], leakproof: [], small: [] }
-      for (let n = 0; n < READS; n++) {
+      for (let n = 0; n < reads; n++) {
         times.leakproof.push(await read.ms(floorTable))
         times.datum.push(await read.ms(read.table))
         times.small.push(await readSmall.ms(readSmall.table))

@@ -26,14 +26,14 @@ export const client: Row = {
     const rounds = await world.inRounds(async () => {
       // A new process each time, as a page that was just loaded.
       await using helper = startHelper(join(import.meta.dir, '../load/client-alone.ts'))
-      return helper.call<ClientTimes>('measure', { rows, changes: CHANGES })
+      return await helper.call<ClientTimes>('measure', { rows, changes: CHANGES })
     })
     const built = await Bun.build({
       entrypoints: [join(import.meta.dir, '../../client/index.ts')],
       target: 'browser',
       minify: true,
     })
-    const bytes = Bun.gzipSync(await built.outputs[0]!.bytes()).length
+    const bytes = Bun.gzipSync(new Uint8Array(await built.outputs[0]!.arrayBuffer())).length
     const mustBe = { atMost: TIMES_MAX }
     return [
       figure({

@@ -87,7 +87,7 @@ async function decisionsPerSecond(
     return (updates * sockets) / ((at - began) / 1_000)
   }
   await round()
-  return world.inRounds(async () => {
+  return await world.inRounds(async () => {
     rival?.push(
       await transactions.call<number>('perSecond', {
         url: dataset.appUrl,

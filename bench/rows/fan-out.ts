@@ -1,6 +1,7 @@
 /** Fan-out where the sockets of a tenant share a class: what the users of one organisation see of a burst of changes. */
 import { join } from 'node:path'
 import { BOX, createDataset, type Dataset, tenantId } from '../dataset.ts'
+import { figure, plainFigure } from '../figure.ts'
 import { type Helper, startHelper } from '../helper-process.ts'
 import type { Traffic } from '../load/sockets.ts'
 import type { Burst } from '../load/writer.ts'
@@ -26,7 +27,6 @@ interface Round {
   readonly cpuPerRowUs: number
   readonly floorCpuPerRowUs: number
   readonly statementsPerBatch: number
-  readonly batches: number
 }
 
 export const fanOut: Row = {
@@ -41,9 +41,10 @@ export const fanOut: Row = {
     await using dataset = await createDataset(cluster, { rows: UPDATES, tenants: TENANTS })
     await using idle = await createDataset(cluster, { rows: UPDATES, tenants: TENANTS })
     const figures: Figure[] = []
-    for (const { sockets, atMost } of LIMITS) {
-      const rounds = await measure(world, dataset, idle, world.size(sockets, sockets / 10))
-      figures.push(...figuresOf(`${sockets.toLocaleString('en')} sockets`, atMost, rounds))
+    for (const { sockets: full, atMost } of LIMITS) {
+      const sockets = world.size(full, full / 10)
+      const rounds = await measure(world, dataset, idle, sockets)
+      figures.push(...figuresOf(sockets, atMost, rounds))
       world.say(
         `${sockets} sockets: ${rounds.map(({ totalMs, writerAloneMs }) => `${totalMs.toFixed(0)}/${writerAloneMs.toFixed(0)} ms`).join(', ')}`,
       )
@@ -135,7 +136,6 @@ async function withServer(
     totalMs: traffic.at - began,
     cpuPerRowUs: (cpu * 1_000) / delivery,
     statementsPerBatch: (counted?.statements ?? 0) / (counted?.batches ?? 1),
-    batches: counted?.batches ?? 0,
     traffic,
   }
 }
@@ -173,48 +173,27 @@ async function open(clients: Helper, url: string, sockets: number): Promise<void
   await clients.call('open', { url, bbox: BOX, users, atATime: 50 })
 }
 
-function figuresOf(of: string, atMost: number, rounds: readonly Round[]): Figure[] {
-  const medianOf = (pick: (round: Round) => number) => median(rounds.map(pick))
-  const figure = (
-    what: string,
-    unit: string,
-    measured: (round: Round) => number,
-    floor: (round: Round) => number,
-    mustBe: Figure['mustBe'],
-  ): Figure => ({
-    of: `${of}: ${what}`,
-    unit,
-    measured: medianOf(measured),
-    floor: medianOf(floor),
-    ratio: medianOf(measured) / medianOf(floor),
-    ratioUnit: '×',
-    mustBe,
-    rounds: rounds.map((round) => measured(round) / floor(round)),
-  })
+function figuresOf(sockets: number, atMost: number, rounds: readonly Round[]): Figure[] {
+  const of = `${sockets.toLocaleString('en')} sockets`
   return [
-    figure(
-      'time until all have all',
-      'ms',
-      ({ totalMs }) => totalMs,
-      ({ writerAloneMs }) => writerAloneMs,
-      { atMost },
+    figure({
+      of: `${of}: time until all have all`,
+      unit: 'ms',
+      rounds: rounds.map(({ totalMs, writerAloneMs }) => [totalMs, writerAloneMs]),
+      mustBe: { atMost },
+      growth: { line: 'until all have all', size: sockets },
+    }),
+    figure({
+      of: `${of}: CPU per row delivered`,
+      unit: 'µs',
+      rounds: rounds.map(({ cpuPerRowUs, floorCpuPerRowUs }) => [cpuPerRowUs, floorCpuPerRowUs]),
+      mustBe: { atMost: CPU_RATIO_MAX },
+    }),
+    plainFigure(
+      `${of}: SQL statements per batch`,
+      '',
+      rounds.map(({ statementsPerBatch }) => statementsPerBatch),
+      null,
     ),
-    figure(
-      'CPU per row delivered',
-      'µs',
-      ({ cpuPerRowUs }) => cpuPerRowUs,
-      ({ floorCpuPerRowUs }) => floorCpuPerRowUs,
-      { atMost: CPU_RATIO_MAX },
-    ),
-    {
-      of: `${of}: SQL statements per batch`,
-      unit: '',
-      measured: medianOf(({ statementsPerBatch }) => statementsPerBatch),
-      floor: Number.NaN,
-      ratio: medianOf(({ statementsPerBatch }) => statementsPerBatch),
-      ratioUnit: '',
-      mustBe: null,
-      rounds: rounds.map(({ statementsPerBatch }) => statementsPerBatch),
-    },
   ]
 }

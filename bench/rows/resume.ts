@@ -40,6 +40,7 @@ export const resume: Row = {
           rounds: pairs,
           as: 'percent',
           mustBe: { atMost: PERCENT_MAX },
+          growth: { line: what, size: visible },
         })
       figures.push(
         percent(
@@ -100,5 +101,5 @@ async function measure(
     }
   }
   await round(99)
-  return world.inRounds(round)
+  return await world.inRounds(round)
 }

@@ -48,6 +48,7 @@ export const snapshot: Row = {
           unit: 'ms',
           rounds: rounds.map(({ ms, floorMs }) => [ms, floorMs]),
           mustBe: { atMost: 1.5 },
+          growth: { line: 'connect to complete', size: visible },
         }),
       )
     }
@@ -83,7 +84,7 @@ async function measure(world: World, dataset: Dataset, visible: number): Promise
   for (let warm = 0; warm < 3; warm++)
     for (const { rows } of [await connect(), await copy()])
       if (rows !== visible) throw new Error(`${rows} rows came, not ${visible}`)
-  return world.inRounds(async () => {
+  return await world.inRounds(async () => {
     const { ms: floorMs } = await copy()
     await forgetPeak(server.pid)
     const before = await memoryOf(server.pid)
