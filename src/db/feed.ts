@@ -41,8 +41,17 @@ const POLL_WITH_DOORBELL_MS = 2_000
 /** While transactions are running that began before writers knew that they should ring: first, and at most. */
 const POLL_FOR_EARLIER_MS = 5
 const POLL_FOR_EARLIER_MS_MAX = 500
-/** So many batches one after the other mean load, under which writers need not ring. */
+/** So many batches one after the other mean load, under which writers need not ring, and batches may grow. */
 const BUSY_BATCHES = 3
+/**
+ * Under load a batch is followed by a pause, so that the next one holds more and each change costs less: as long as the
+ * batch took, within the first limit. Load that lasts is the application's own, and leaves most of the machine to it: the
+ * pause is four times as long as the batch, within the second limit.
+ */
+const PAUSE_MS_MAX = 25
+const LASTING_LOAD_MS = 1_500
+const LASTING_PAUSE_RATIO = 4
+const LASTING_PAUSE_MS_MAX = 250
 const RETRY_MS = 500
 /** How long the log may take to answer. It is a look at an index; a database that takes longer is as good as away. */
 const ANSWER_DEADLINE_MS = 10_000
@@ -247,9 +256,11 @@ export class Feed {
     // The embedded database has one session, so writers there always ring: they would not see a lock of their own.
     const doorbell = this.#canListen && database.kind === 'postgres' ? new Doorbell(database.feed) : null
     let inARow = 0
+    let busySince = 0
     let earlierMs = POLL_FOR_EARLIER_MS
     while (!this.#stopped) {
       this.#rung = false
+      const beganAt = performance.now()
       const waiting = this.#waiting.length
       const batch = await withDeadline(readChanges(database.feed, this.#cursor, tables()))
       if (this.#stopped) return
@@ -261,7 +272,10 @@ export class Feed {
       this.#cursor = batch.cursor
       inARow = batch.everything || batch.changes.length > 0 ? inARow + 1 : 0
       if (inARow > 0) {
+        if (inARow === 1) busySince = beganAt
         if (inARow === BUSY_BATCHES) await doorbell?.unset()
+        // Not to be cut short by a ring: under load it rings all the time.
+        if (inARow >= BUSY_BATCHES) await Bun.sleep(pauseMs(beganAt, busySince))
       } else if (doorbell !== null && !doorbell.isSet && (await doorbell.set())) {
         earlierMs = POLL_FOR_EARLIER_MS
       } else if (!this.#rung) {
@@ -285,6 +299,15 @@ export class Feed {
       this.#wake = null
     })
   }
+}
+
+/** How long to let changes gather after a batch under load. */
+function pauseMs(beganAt: number, busySince: number): number {
+  const now = performance.now()
+  const tookMs = now - beganAt
+  return now - busySince < LASTING_LOAD_MS
+    ? Math.min(tookMs, PAUSE_MS_MAX)
+    : Math.min(tookMs * LASTING_PAUSE_RATIO, LASTING_PAUSE_MS_MAX)
 }
 
 /** Rejects where the answer does not come in time: the line may be dead, and nobody will ever say so. */

@@ -11,8 +11,9 @@ export interface Gauges {
 
 export class Metrics {
   readonly #registry = new Registry()
-  readonly #frames = this.#counter('datum_frames_sent_total', 'Frames sent to sockets.')
-  readonly #bytes = this.#counter('datum_characters_sent_total', 'Characters of the frames sent to sockets.')
+  // Counted for every frame of every socket, which is too often for more than an addition.
+  #frames = 0
+  #characters = 0
   readonly #classReads = this.#counter(
     'datum_class_reads_total',
     'Principal classes read for, in shared reads.',
@@ -34,9 +35,18 @@ export class Metrics {
     registers: [this.#registry],
   })
 
+  constructor() {
+    this.#sum('datum_frames_sent_total', 'Frames sent to sockets.', () => this.#frames)
+    this.#sum(
+      'datum_characters_sent_total',
+      'Characters of the frames sent to sockets.',
+      () => this.#characters,
+    )
+  }
+
   frameSent(characters: number): void {
-    this.#frames.inc()
-    this.#bytes.inc(characters)
+    this.#frames++
+    this.#characters += characters
   }
 
   classReads(classes: number): void {
@@ -70,6 +80,18 @@ export class Metrics {
 
   #counter(name: string, help: string): Counter {
     return new Counter({ name, help, registers: [this.#registry] })
+  }
+
+  #sum(name: string, help: string, value: () => number): void {
+    new Counter({
+      name,
+      help,
+      registers: [this.#registry],
+      collect() {
+        this.reset()
+        this.inc(value())
+      },
+    })
   }
 
   #gauge(name: string, help: string, value: () => number): void {
