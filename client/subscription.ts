@@ -36,6 +36,8 @@ interface ResumePoint {
   readonly cursor: string
   readonly bbox: Bbox | undefined
   readonly claims: string
+  /** Whether nothing has come or gone since the cursor came: then the server need not be told what is held. */
+  readonly isExact: boolean
 }
 
 /** Leaves room in the frame for what surrounds the ids. */
@@ -167,6 +169,8 @@ export class Subscription {
   #resume(): SubscribeMessage['resume'] {
     const point = this.#resumePoint
     if (point === null || point.claims !== this.#claims || !sameBox(point.bbox, this.#bbox)) return undefined
+    // The server knows what that was, and asks if it does not.
+    if (point.isExact) return { cursor: point.cursor }
     const held = this.#parts.view.heldIds()
     // The server would take such a message for a mistake and close the socket.
     const fits =
@@ -198,6 +202,7 @@ export class Subscription {
     if (settled !== undefined) view.settle(settled)
     if (complete !== undefined) this.#completed(complete)
     if (cursor !== undefined) this.#remember(cursor)
+    else if (rows.length + gone.length > 0) this.#resumeWithList()
     view.commit()
     if (complete === undefined) return
     onComplete()
@@ -215,11 +220,20 @@ export class Subscription {
 
   #remember(cursor: string): void {
     if (this.#state.phase !== 'live' || this.#seqDone < this.#seqSent) return
-    this.#resumePoint = { cursor, bbox: this.#bbox, claims: this.#claims }
+    this.#resumePoint = { cursor, bbox: this.#bbox, claims: this.#claims, isExact: true }
+  }
+
+  /** What is held may be something else than when the last cursor came. */
+  #resumeWithList(): void {
+    if (this.#resumePoint !== null) this.#resumePoint = { ...this.#resumePoint, isExact: false }
   }
 
   #ended({ code, message }: EndedMessage): void {
     const wasLive = this.#state.phase === 'live'
+    if (code === 'held_needed') {
+      this.#resumeWithList()
+      return this.#subscribe()
+    }
     this.#resumePoint = null
     if (code === 'schema_changed') {
       // The old rows stay until those of the new shape are here.

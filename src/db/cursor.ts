@@ -10,6 +10,8 @@ export interface Cursor {
 
 /** A cursor as a client gives it back. */
 export interface ClientCursor extends Cursor {
+  /** As it was given. */
+  readonly text: string
   /** See `view-seal.ts`; '' where it has none. */
   readonly seal: string
 }
@@ -38,7 +40,7 @@ export function parseCursor(text: string): ClientCursor | null {
     if (xid <= previous || xid >= xmax) return null
     previous = xid
   }
-  return { epoch: match[1] as string, snapshot, seal: match[3] ?? '' }
+  return { text, epoch: match[1] as string, snapshot, seal: match[3] ?? '' }
 }
 
 /** A snapshot taken apart. */

@@ -150,7 +150,7 @@ export class Session implements Subscriber {
     this.#inbox.length = 0
     if (this.#deadline !== null) clearTimeout(this.#deadline)
     this.#expiry.clear()
-    for (const subscription of this.#subscriptions.values()) subscription.stop()
+    for (const subscription of this.#subscriptions.values()) subscription.leave()
     this.#subscriptions.clear()
   }
 

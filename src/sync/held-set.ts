@@ -91,6 +91,15 @@ export class HeldSet {
     this.#hash = [0, 0]
   }
 
+  copy(): HeldSet {
+    const copy = new HeldSet(this.#handles)
+    copy.#slots = this.#slots.slice()
+    copy.#size = this.#size
+    copy.#hash = [...this.#hash]
+    for (const value of copy.#slots) if (value !== 0) this.#handles.retainHandle(value - 1)
+    return copy
+  }
+
   /** Each id; what changes meanwhile may be seen or not. */
   *ids(): Generator<Id> {
     for (const value of this.#slots) if (value !== 0) yield this.#handles.idOf(value - 1)

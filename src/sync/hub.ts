@@ -22,10 +22,11 @@ import { schemaFitness } from '../db/schema-version.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { OperatorError } from '../operator-error.ts'
-import type { Bbox, Id } from '../wire/messages.ts'
+import type { Bbox, Id, SubscribeMessage } from '../wire/messages.ts'
 import { isNear } from './area-index.ts'
 import { ChangeHistory } from './change-history.ts'
 import { HeldCount } from './held-count.ts'
+import { HeldSet } from './held-set.ts'
 import { ReadGates } from './read-gates.ts'
 import type { Subscriber } from './subscriber.ts'
 import { Subscription } from './subscription.ts'
@@ -60,7 +61,7 @@ export interface OpenOptions {
   readonly table: Table
   readonly bbox: Bbox | null
   readonly subscriber: Subscriber
-  readonly resume: { readonly cursor: string; readonly held: readonly Id[] } | null
+  readonly resume: NonNullable<SubscribeMessage['resume']> | null
 }
 
 /** `refused`: the table cannot be served now. */
@@ -165,9 +166,15 @@ export class Hub {
     // It may have been mended since.
     if (home.unserved !== null) await home.tableChanged()
     if (home.unserved !== null) return { refused: home.unserved }
-    const cursor = resume === null ? null : this.#usable(resume.cursor)
-    const held = cursor === null || resume === null ? [] : resume.held
+    const cursor = resume == null ? null : this.#usable(resume.cursor)
+    const held = heldBy(cursor, resume?.held, home)
+    if (held === null) return { refused: HELD_NEEDED }
     const subscription = new Subscription({ name, bbox, subscriber, home, held })
+    const isTrusted = cursor !== null && subscription.trustHeld(cursor)
+    if (cursor !== null && resume?.held === undefined && !isTrusted) {
+      subscription.stop()
+      return { refused: HELD_NEEDED }
+    }
     home.register(subscription)
     if (cursor === null) return { subscription, table: home.table, resumed: false }
     const resumed = await this.#catchUpFrom(cursor, subscription, home)
@@ -208,7 +215,6 @@ export class Hub {
       return false
     }
     for (const change of own) subscription.notePast(change.id as Id, isNear(change, subscription.bbox))
-    subscription.trustHeld(cursor)
     return true
   }
 
@@ -258,6 +264,7 @@ export class Hub {
 
   /** In small steps, with room for others in between: after a long absence there may be very much. */
   async #prune(): Promise<void> {
+    for (const { parked } of this.#tables) parked.tidy()
     if (this.#isPruning) return
     this.#isPruning = true
     try {
@@ -283,6 +290,21 @@ export class Hub {
       // The feed notices and says when Postgres is away.
     }
   }
+}
+
+/** Said to a client that named its cursor only, where this server does not know what it held, or not under these claims. */
+const HELD_NEEDED: Unserved = {
+  code: 'held_needed',
+  message: 'This server does not know what you hold. Subscribe again, and list it.',
+}
+
+/** What a client holds that has come back, if with a cursor that means something; null: it has to say so. */
+function heldBy(cursor: ClientCursor | null, ids: readonly Id[] | undefined, home: TableHub): HeldSet | null {
+  const held = new HeldSet(home.handles)
+  if (cursor === null) return held
+  if (ids === undefined) return home.parked.copyOf(cursor.text)
+  for (const id of ids) held.add(id)
+  return held
 }
 
 /** Describes a table again, having made sure that its changes are logged: it may be a new one of the old name. */

@@ -20,6 +20,7 @@ import type { Delivery } from './delivery.ts'
 import { endOf } from './end-code.ts'
 import type { HeldCount } from './held-count.ts'
 import { HeldSet } from './held-set.ts'
+import type { ParkedViews } from './parked-views.ts'
 import { classOf, type PrincipalClass } from './principal-class.ts'
 import type { RowHandles } from './row-handles.ts'
 import type { RowSize } from './row-size.ts'
@@ -38,6 +39,7 @@ export interface SubscriptionHome {
   readonly rowSize: RowSize
   readonly handles: RowHandles
   readonly seal: ViewSeal
+  readonly parked: ParkedViews
   readonly heldCount: HeldCount
   unregister(subscription: Subscription): void
   /** It waits for the effect of a batch: ask it when the feed has moved (`reportSettled`). */
@@ -91,15 +93,15 @@ export interface SubscriptionOptions {
   readonly bbox: Bbox | null
   readonly subscriber: Subscriber
   readonly home: SubscriptionHome
-  /** Ids that a resuming client says it holds. */
-  readonly held: Iterable<Id>
+  /** What a resuming client says it holds. */
+  readonly held: HeldSet
 }
 
 export class Subscription {
   readonly name: string
   readonly subscriber: Subscriber
   readonly #home: SubscriptionHome
-  readonly #held: HeldSet
+  #held: HeldSet
   /** How many of them the home has been told of. */
   #heldTold = 0
   readonly #dirty = new Set<Id>()
@@ -116,6 +118,8 @@ export class Subscription {
   #compare: Compare
   /** Made when it is needed first; undefined: not made yet. */
   #identity: string | null | undefined
+  /** The last cursor that the client was given, without and with its seal. */
+  #given: { readonly cursor: string; readonly sealed: string } | null = null
   /** Grows whenever what was being read may no longer be sent as it is: another box, other claims, another table. */
   #generation = 0
   #requested = 0
@@ -132,8 +136,7 @@ export class Subscription {
     this.subscriber = subscriber
     this.#home = home
     this.#bbox = bbox
-    this.#held = new HeldSet(home.handles)
-    for (const id of held) this.#held.add(id)
+    this.#held = held
     this.#tellHeld()
     // What a resuming client holds may lie in whatever box it had before.
     this.#watched = bbox === null ? null : this.#held.size > 0 ? [GLOBE] : [bbox]
@@ -185,9 +188,9 @@ export class Subscription {
     return this.#stretch
   }
 
-  /** The cursor of a view that is complete; null while it is not. */
+  /** The cursor of a view that is complete, to be sent at once; null while it is not. */
   get cursor(): string | null {
-    return this.isLive ? this.#sealed(this.#home.cursorText) : null
+    return this.isLive ? this.#give(this.#home.cursorText) : null
   }
 
   /** Opens the view: reads what is in it, then goes live. */
@@ -202,6 +205,7 @@ export class Subscription {
 
   /** Before the start: what the client says it holds cannot be built on. */
   forgetHeld(): void {
+    this.#compare = 'membership'
     this.#held.clear()
     this.#tellHeld()
   }
@@ -210,10 +214,11 @@ export class Subscription {
    * Before the start: whether what the client holds was, by the seal on its cursor, all of this very view at that time.
    * Then only what changed since can be different, and nothing is compared.
    */
-  trustHeld(cursor: ClientCursor): void {
-    if (cursor.seal === '' || cursor.seal !== this.#sealOn(formatCursor(cursor))) return
+  trustHeld(cursor: ClientCursor): boolean {
+    if (cursor.seal === '' || this.#sealed(formatCursor(cursor)) !== cursor.text) return false
     this.#compare = 'nothing'
     if (this.#bbox !== null) this.#watch([this.#bbox])
+    return true
   }
 
   /** Before the start: a row changed while the client was away. `isNear`: it was or is in the box. */
@@ -311,7 +316,7 @@ export class Subscription {
     const before = this.#held.size
     for (const handle of presentHandles) this.#held.addHandle(handle)
     if (this.#held.size > before && this.#tooMany(this.#held.size)) return
-    this.subscriber.send(delivery.frame(this.name, cursor === undefined ? undefined : this.#sealed(cursor)))
+    this.subscriber.send(delivery.frame(this.name, cursor === undefined ? undefined : this.#give(cursor)))
   }
 
   /** Ends the subscription with a code. Nothing is sent after it (invariant 8). */
@@ -319,6 +324,17 @@ export class Subscription {
     if (this.#ended) return
     this.stop()
     this.subscriber.ended(this.name, code, message)
+  }
+
+  /** The socket is gone, and its client may come back: what it holds is parked, if its last cursor says what that is. */
+  leave(): void {
+    if (this.#given !== null && this.#held.size > 0 && !this.#ended) {
+      const { cursor, sealed } = this.#given
+      const isAsGiven = sealed !== cursor && sealed === this.#sealed(cursor)
+      if (isAsGiven && this.#home.parked.park(sealed, this.#held))
+        this.#held = new HeldSet(this.#home.handles)
+    }
+    this.stop()
   }
 
   /** Forgets everything, without a word to the client. */
@@ -512,19 +528,20 @@ export class Subscription {
   }
 
   #send(parts: Omit<ViewParts, 'sub'>): void {
-    const cursor = parts.cursor === undefined ? undefined : this.#sealed(parts.cursor)
+    const cursor = parts.cursor === undefined ? undefined : this.#give(parts.cursor)
     this.subscriber.send(viewFrame({ ...parts, sub: this.name, cursor }))
   }
 
   /** A cursor for this client to come back with, which is about what it holds as this is sent. */
   #sealed(cursor: string): string {
-    const seal = this.#sealOn(cursor)
-    return seal === '' ? cursor : `${cursor}/${seal}`
+    if (this.#identity === undefined) this.#identity = viewIdentity(this.#bbox, this.#class, this.#home.table)
+    return this.#identity === null ? cursor : this.#home.seal.sealed(cursor, this.#identity, this.#held.hash)
   }
 
-  #sealOn(cursor: string): string {
-    if (this.#identity === undefined) this.#identity = viewIdentity(this.#bbox, this.#class, this.#home.table)
-    return this.#identity === null ? '' : this.#home.seal.of(cursor, this.#identity, this.#held.hash)
+  /** The same, and remembers that it was given. */
+  #give(cursor: string): string {
+    this.#given = { cursor, sealed: this.#sealed(cursor) }
+    return this.#given.sealed
   }
 
   #takeSettled(): string[] {

@@ -16,6 +16,7 @@ import { Delivery } from './delivery.ts'
 import type { HeldCount } from './held-count.ts'
 import { type ChangedRows, changedRows, interestIn, releaseRows } from './interest.ts'
 import { JointReads } from './joint-reads.ts'
+import { ParkedViews } from './parked-views.ts'
 import { CANCELLED, type ReadGates } from './read-gates.ts'
 import { RowHandles } from './row-handles.ts'
 import { RowSize } from './row-size.ts'
@@ -77,6 +78,7 @@ export class TableHub implements SubscriptionHome {
   readonly #slowClasses = new SlowClasses()
   readonly handles: RowHandles
   readonly seal: ViewSeal
+  readonly parked = new ParkedViews()
   readonly #subscriptions = new AreaIndex<Subscription>()
   /** Those that wait for the effect of batches of their sockets. */
   readonly #unsettled = new Set<Subscription>()

@@ -8,7 +8,7 @@ import type { Table } from '../db/catalog.ts'
 import type { Bbox } from '../wire/messages.ts'
 import type { PrincipalClass } from './principal-class.ts'
 
-/** Seals that are kept for one cursor: one for each class and area, since everybody there holds the same. */
+/** Sealed cursors that are kept for one cursor: one for each class and area, since everybody there holds the same. */
 const KEPT_MAX = 10_000
 
 /** Says what a view is a view of; null where rows may come into view or leave it without a change being logged. */
@@ -26,18 +26,19 @@ export class ViewSeal {
     this.#key = key
   }
 
-  /** `heldHash`: {@link HeldSet.hash} of what is held at that cursor. */
-  of(cursor: string, identity: string, heldHash: string): string {
+  /** The cursor with its seal. `heldHash`: {@link HeldSet.hash} of what is held at that cursor. */
+  sealed(cursor: string, identity: string, heldHash: string): string {
     if (cursor !== this.#cursor || this.#kept.size > KEPT_MAX) {
       this.#cursor = cursor
       this.#kept.clear()
     }
     const view = `${heldHash} ${identity}`
-    let seal = this.#kept.get(view)
-    if (seal === undefined) {
-      seal = new Bun.CryptoHasher('sha256', this.#key).update(`${cursor} ${view}`).digest('hex').slice(0, 32)
-      this.#kept.set(view, seal)
+    let sealed = this.#kept.get(view)
+    if (sealed === undefined) {
+      const hash = new Bun.CryptoHasher('sha256', this.#key).update(`${cursor} ${view}`).digest('hex')
+      sealed = `${cursor}/${hash.slice(0, 32)}`
+      this.#kept.set(view, sealed)
     }
-    return seal
+    return sealed
   }
 }

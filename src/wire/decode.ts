@@ -33,7 +33,7 @@ const clientMessage = z.discriminatedUnion('type', [
     table: name.exactOptional(),
     bbox: bbox.exactOptional(),
     resume: z
-      .strictObject({ cursor: z.string(), held: z.array(id).max(ROWS_PER_SUBSCRIPTION_MAX) })
+      .strictObject({ cursor: z.string(), held: z.array(id).max(ROWS_PER_SUBSCRIPTION_MAX).optional() })
       .exactOptional(),
   }),
   z.strictObject({ type: z.literal('bbox'), sub: name, seq: z.int().positive(), bbox }),

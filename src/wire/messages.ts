@@ -54,8 +54,11 @@ export interface SubscribeMessage {
   readonly table?: string
   /** Required for a table with geometry, refused for one without. */
   readonly bbox?: Bbox
-  /** What the client kept from an earlier socket: its last cursor and every id it holds. */
-  readonly resume?: { readonly cursor: string; readonly held: readonly Id[] }
+  /**
+   * What the client kept from an earlier socket: its last cursor, and every id it holds. The ids may be left out where it
+   * holds exactly what it held when it got the cursor; a server that does not remember ends it with `held_needed`.
+   */
+  readonly resume?: { readonly cursor: string; readonly held?: readonly Id[] | undefined }
 }
 
 /** Moves a subscription's box. Answered by `view` frames, the last with `complete: seq`. */
@@ -173,9 +176,10 @@ export type EndCode =
   | 'row_too_large'
   | 'timeout'
   | 'schema_changed'
+  | 'held_needed'
   | 'error'
 
-/** The subscription is over; the socket stays. The client must drop its rows for every code but `schema_changed`. */
+/** The subscription is over; the socket stays. The client must drop its rows for every code but `schema_changed` and `held_needed`. */
 export interface EndedMessage {
   readonly type: 'ended'
   readonly sub: string

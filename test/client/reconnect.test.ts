@@ -30,7 +30,7 @@ describe('after a loss', () => {
         type: 'subscribe',
         sub,
         bbox: [...BOX],
-        resume: { cursor: 'c2', held: [placeId(1), placeId(2), placeId(4)] },
+        resume: { cursor: 'c2' },
       },
     ])
     await world.socket.say({ type: 'subscribed', sub, table: PLACES, resumed: true })
@@ -110,8 +110,36 @@ describe('after a loss', () => {
       await world.socket.drop(1006)
       await world.clock.advance(1_000)
       await world.socket.open()
-      expect(world.socket.of('subscribe')[0]!.resume).toBeUndefined()
+      await world.socket.say({ type: 'ended', sub: world.socket.sub, code: 'held_needed', message: '' })
+      expect(world.socket.of('subscribe')[1]!.resume).toBeUndefined()
     }
+  })
+
+  test('a server that does not know what is held is told, and the rows stay meanwhile', async () => {
+    const world = new FakeWorld()
+    const db = await connected(world, [place(1), place(2)])
+    await world.socket.drop(1006)
+    await world.clock.advance(1_000)
+    await world.socket.open()
+    const first = world.socket.sub
+    await world.socket.say({ type: 'ended', sub: first, code: 'held_needed', message: '' })
+    const [, again] = world.socket.of('subscribe')
+    expect(again?.sub).not.toBe(first)
+    expect(again?.resume).toEqual({ cursor: 'c1', held: [placeId(1), placeId(2)] })
+    expect(db.rows.size).toBe(2)
+    await world.socket.say({ type: 'subscribed', sub: again!.sub, table: PLACES, resumed: true })
+    await world.socket.say({ type: 'view', sub: again!.sub, gone: [placeId(1)], complete: 0, cursor: 'c2' })
+    expect([...db.rows.keys()]).toEqual([placeId(2)])
+  })
+
+  test('rows that came without a cursor are listed with the cursor of before', async () => {
+    const world = new FakeWorld()
+    await connected(world, [place(1)])
+    await world.socket.say({ type: 'view', sub: 's1', rows: [place(2)] })
+    await world.socket.drop(1006)
+    await world.clock.advance(1_000)
+    await world.socket.open()
+    expect(world.socket.of('subscribe')[0]!.resume).toEqual({ cursor: 'c1', held: [placeId(1), placeId(2)] })
   })
 
   test('the cursor of a pong counts, for the subscription it names', async () => {
@@ -236,7 +264,7 @@ describe('tokens across sockets', () => {
       await world.socket.open()
       await world.socket.say({ type: 'authenticated', expiresAt: null })
       const { resume } = world.socket.of('subscribe')[0]!
-      if (org === 'x') expect(resume).toEqual({ cursor: 'c1', held: [placeId(1)] })
+      if (org === 'x') expect(resume).toEqual({ cursor: 'c1' })
       else expect(resume).toBeUndefined()
     }
   })

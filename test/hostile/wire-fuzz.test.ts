@@ -255,6 +255,7 @@ function emptyView() {
     table: null,
     resumed: null,
     cursor: null,
+    isExact: false,
     complete: -1,
     settled: new Set<string>(),
     ended: null,

@@ -25,6 +25,8 @@ export interface View {
   table: TableInfo | null
   resumed: boolean | null
   cursor: string | null
+  /** Whether it holds what it held when the cursor came: then a resume need not list it. */
+  isExact: boolean
   /** The newest completed request: 0 for the subscription itself, then the `seq` of a `bbox`; -1 before that. */
   complete: number
   settled: Set<string>
@@ -145,6 +147,7 @@ export class WireClient {
       table: null,
       resumed: null,
       cursor: null,
+      isExact: false,
       complete: -1,
       settled: new Set(),
       ended: null,
@@ -162,6 +165,22 @@ export class WireClient {
     const view = this.startResume(earlier, options)
     await this.until(() => view.complete >= 0 || view.ended !== null, `${view.sub} is resumed`)
     return view
+  }
+
+  /** The same without the ids, where those are what the cursor came with; with them if the server asks for them. */
+  async resumeShortly(earlier: View, options: { table?: string; bbox?: Bbox }): Promise<View> {
+    if (!earlier.isExact) return this.resume(earlier, options)
+    const view = this.startShortResume(earlier, options)
+    await this.until(() => view.complete >= 0 || view.ended !== null, `${view.sub} is resumed`)
+    return view.ended?.code === 'held_needed' ? this.resume(earlier, options) : view
+  }
+
+  startShortResume(earlier: View, options: { table?: string; bbox?: Bbox }): View {
+    if (earlier.cursor === null) throw new Error('a view without a cursor cannot be resumed')
+    return this.startSubscribe(
+      { sub: earlier.sub, ...options, resume: { cursor: earlier.cursor } },
+      earlier.rows,
+    )
   }
 
   startResume(earlier: View, options: { table?: string; bbox?: Bbox }): View {
@@ -332,6 +351,7 @@ export class WireClient {
       view.goneReceived++
     }
     if (frame.cursor !== undefined) view.cursor = frame.cursor
+    view.isExact = frame.cursor !== undefined
     if (frame.complete !== undefined) {
       if (frame.complete <= view.complete)
         this.violations.push(`complete ${frame.complete} after ${view.complete}`)

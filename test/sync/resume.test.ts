@@ -224,3 +224,80 @@ test('I5: a box moved at once after a resume', async () => {
   await again.setBbox('s', 1, ZURICH)
   expect(resumed.rows.get(id)?.name).toBe('after')
 })
+
+test('I5: without the list of what is held, where the server remembers', async () => {
+  await using world = await createWorld()
+  const kept = await Promise.all([1, 2, 3].map(() => world.put({ org: 'a', name: 'same' })))
+  const deleted = await world.put({ org: 'a' })
+  const { client, view } = await world.watch(alice, { allowed: onlyOrg('a') })
+  await world.barrier(client, alice)
+  client.kill()
+  await client.untilClosed()
+  await world.admin`delete from features where id = ${deleted}`
+  const arrived = await world.put({ org: 'a' })
+  await world.put({ org: 'b' })
+  // Twice: what is remembered stays for others who saw the same.
+  for (let time = 0; time < 2; time++) {
+    const again = await world.connect(alice, { allowed: onlyOrg('a') })
+    const resumed = again.startShortResume(structuredClone(view), { bbox: ZURICH })
+    await again.until(() => resumed.complete >= 0, 'resumed')
+    expect({ resumed: resumed.resumed, ended: resumed.ended }).toEqual({ resumed: true, ended: null })
+    expect(resumed.rows.has(deleted)).toBe(false)
+    for (const id of kept.slice(time)) expect(JSON.stringify(again.frames)).not.toContain(id)
+    expect([...resumed.rows.keys()]).toEqual(expect.arrayContaining([...kept.slice(time), arrived]))
+    await world.untilTrue(again, resumed, alice)
+    // What it never listed, it is told of all the same.
+    await world.admin`delete from features where id = ${kept[time]!}`
+    await again.until(() => !resumed.rows.has(kept[time]!), 'a later deletion')
+    await again.close()
+  }
+})
+
+test('I3: a cursor without a list says nothing to who was not given it: other claims, another box, another server', async () => {
+  await using world = await createWorld()
+  for (let n = 0; n < 3; n++) await world.put({ org: 'a' })
+  const { client, view } = await world.watch(alice)
+  await world.barrier(client, alice)
+  client.kill()
+  await client.untilClosed()
+  await world.admin`delete from features`
+  const other = await world.addServer()
+  const attempts = [
+    { claims: { sub: 'bob', org_id: 'b' }, bbox: ZURICH },
+    { claims: alice, bbox: [8, 47, 8.9, 48] as const },
+    { claims: alice, bbox: ZURICH, server: other },
+    {
+      claims: alice,
+      bbox: ZURICH,
+      cursor: view.cursor!.slice(0, -1) + (view.cursor!.endsWith('0') ? '1' : '0'),
+    },
+  ]
+  for (const { claims, bbox, server = world.server, cursor = view.cursor } of attempts) {
+    const again = await world.connect(claims, { server })
+    const resumed = again.startShortResume({ ...view, cursor, rows: new Map(view.rows) }, { bbox })
+    await again.until(() => resumed.complete >= 0 || resumed.ended !== null, 'an answer')
+    expect(resumed.ended?.code).toBe('held_needed')
+    expect(resumed.goneReceived).toBe(0)
+    await again.close()
+  }
+})
+
+test('I3: rows that are claimed with a cursor that was really given are not believed', async () => {
+  await using world = await createWorld()
+  await world.put({ org: 'a' })
+  const hidden = await world.put({ org: 'b' })
+  const { client, view } = await world.watch(alice)
+  await world.barrier(client, alice)
+  client.kill()
+  const again = await world.connect(alice)
+  const resumed = await again.resume(
+    { ...view, rows: new Map([...view.rows, [hidden, { id: hidden }]]) },
+    { bbox: ZURICH },
+  )
+  // Told to be gone at once, as anything that is not there; so its next change tells nothing.
+  expect(resumed.rows.has(hidden)).toBe(false)
+  const told = again.frames.length
+  await world.admin`update features set size = 1 where id = ${hidden}`
+  await world.barrier(again, alice)
+  expect(JSON.stringify(again.frames.slice(told))).not.toContain(hidden)
+})

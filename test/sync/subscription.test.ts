@@ -5,6 +5,8 @@ import type { ReadRow } from '../../src/db/as-principal.ts'
 import type { Table } from '../../src/db/catalog.ts'
 import { snapshotOf } from '../../src/db/cursor.ts'
 import { HeldCount } from '../../src/sync/held-count.ts'
+import { HeldSet } from '../../src/sync/held-set.ts'
+import { ParkedViews } from '../../src/sync/parked-views.ts'
 import { RowHandles } from '../../src/sync/row-handles.ts'
 import { RowSize } from '../../src/sync/row-size.ts'
 import { Subscription, type SubscriptionHome, type ViewReader } from '../../src/sync/subscription.ts'
@@ -46,6 +48,7 @@ function makeHome(held: readonly Id[] = []) {
     rowSize: new RowSize(),
     handles: new RowHandles('key'),
     seal: new ViewSeal('key'),
+    parked: new ParkedViews(),
     heldCount: new HeldCount(0),
     unregister: () => {},
     awaitsBatch: () => {},
@@ -58,7 +61,9 @@ function makeHome(held: readonly Id[] = []) {
     send: (frame: string) => void frames.push(JSON.parse(frame)),
     ended: () => {},
   }
-  const subscription = new Subscription({ name: 's', bbox: WORLD, subscriber, home, held })
+  const heldSet = new HeldSet(home.handles)
+  for (const id of held) heldSet.add(id)
+  const subscription = new Subscription({ name: 's', bbox: WORLD, subscriber, home, held: heldSet })
   return { subscription, frames, pendingIds, pendingRows, subscriber }
 }
 
