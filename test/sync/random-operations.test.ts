@@ -86,10 +86,17 @@ class RandomClient {
     if (this.random.chance(0.3)) this.org = this.random.pick(ORGS)
     if (this.random.chance(0.3)) this.bbox = this.random.pick(BOXES)
     await this.#connect()
+    if (view.cursor === null || view.ended !== null)
+      this.view = this.client.startSubscribe({ bbox: this.bbox })
+    else if (view.isExact && this.random.chance(0.7)) await this.#resumeShortly(view)
+    else this.view = this.client.startResume(view, { bbox: this.bbox })
+  }
+
+  async #resumeShortly(view: View): Promise<void> {
+    const short = this.client.startShortResume(view, { bbox: this.bbox })
+    await this.client.until(() => short.resumed !== null || short.ended !== null, 'an answer')
     this.view =
-      view.cursor === null || view.ended !== null
-        ? this.client.startSubscribe({ bbox: this.bbox })
-        : this.client.startResume(view, { bbox: this.bbox })
+      short.ended?.code === 'held_needed' ? this.client.startResume(view, { bbox: this.bbox }) : short
   }
 
   async swapClaims(): Promise<void> {
