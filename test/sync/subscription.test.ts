@@ -3,6 +3,7 @@ import { expect, test } from 'bun:test'
 import { ANONYMOUS } from '../../src/auth/principal.ts'
 import type { ReadRow } from '../../src/db/as-principal.ts'
 import type { Table } from '../../src/db/catalog.ts'
+import { NO_CLAIMS } from '../../src/db/policies.ts'
 import { RowSize } from '../../src/sync/row-size.ts'
 import { Subscription, type SubscriptionHome, type ViewReader } from '../../src/sync/subscription.ts'
 import type { Bbox, Id, ViewMessage } from '../../src/wire/messages.ts'
@@ -33,7 +34,7 @@ function makeHome() {
     table: {
       oid: 1,
       rowSecurity: false,
-      policyReads: { settings: new Set(), conclusive: true },
+      policyReads: { settings: new Set(), reading: NO_CLAIMS },
     } as unknown as Table,
     cursorText: 'cursor',
     snapshot: '10:10:',

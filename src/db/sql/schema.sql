@@ -78,23 +78,49 @@ exception when others then
   return null;
 end $$;
 
--- Changes whenever the table's columns, grants, policies, row security or change triggers do. What was planned with other policies must not be
--- sent, so readers compare this after they have read (the table is locked against DDL by then).
+-- Changes whenever the table's columns, grants, policies, row security or change triggers do, or other code that its
+-- policies can reach: functions, tables that they look into, and those tables' policies (src/db/policies.ts draws its
+-- conclusions from these). What was planned with other policies must not be sent, so readers compare this after they
+-- have read (the table is locked against DDL by then). In PL/pgSQL, which keeps its plans: readers ask often.
 create or replace function datum.fingerprint(rel oid) returns text
-  language sql volatile security invoker
-  return (
-    select md5(concat(
-      (select concat(c.relrowsecurity, c.relforcerowsecurity, c.relname, c.relnamespace, c.relacl)
-         from pg_catalog.pg_class c where c.oid = rel), ';',
-      (select string_agg(p.oid::text || '/' || p.xmin::text, ',' order by p.oid)
-         from pg_catalog.pg_policy p where p.polrelid = rel), ';',
-      -- Triggers that were disabled for a while have logged nothing meanwhile.
-      (select string_agg(t.oid::text || '/' || t.xmin::text, ',' order by t.oid)
-         from pg_catalog.pg_trigger t where t.tgrelid = rel and starts_with(t.tgname, 'zz_datum_')), ';',
-      (select string_agg(a.attnum::text || '/' || a.atttypid::text || '/' || a.atttypmod::text || '/' || a.attnotnull::text || '/' || a.attname || coalesce(a.attacl::text, ''), ',' order by a.attnum)
-         from pg_catalog.pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped)
-    ))
-  );
+  language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  reached text := '';
+  relations oid[] := array[rel];
+  functions oid[] := '{}';
+  -- What was reached in the last round.
+  new_relations oid[] := relations;
+  new_functions oid[] := '{}';
+  new_policies oid[];
+begin
+  loop
+    select array_agg(p.oid), reached || coalesce(string_agg(p.oid || '/' || p.xmin, ',' order by p.oid), '')
+      into new_policies, reached
+      from pg_policy p where p.polrelid = any (new_relations);
+    select coalesce(array_agg(distinct d.refobjid) filter (where d.refclassid = 'pg_class'::regclass and d.refobjid <> all (relations)), '{}'),
+           coalesce(array_agg(distinct d.refobjid) filter (where d.refclassid = 'pg_proc'::regclass and d.refobjid <> all (functions)), '{}')
+      into new_relations, new_functions
+      from (select u.refclassid, u.refobjid from pg_depend u where u.classid = 'pg_policy'::regclass and u.objid = any (new_policies)
+            union all
+            select u.refclassid, u.refobjid from pg_depend u where u.classid = 'pg_proc'::regclass and u.objid = any (new_functions)) d;
+    exit when new_relations = '{}' and new_functions = '{}';
+    relations := relations || new_relations;
+    functions := functions || new_functions;
+    reached := concat(reached,
+      (select string_agg(f.oid || '/' || f.xmin, ',' order by f.oid) from pg_proc f where f.oid = any (new_functions)), ';',
+      (select string_agg(concat(c.oid, '/', c.relrowsecurity, c.relkind), ',' order by c.oid) from pg_class c where c.oid = any (new_relations)), ';');
+  end loop;
+  return md5(concat(reached, ';',
+    (select concat(c.relrowsecurity, c.relforcerowsecurity, c.relname, c.relnamespace, c.relacl)
+       from pg_class c where c.oid = rel), ';',
+    -- Casts that were made later change what a value looks like as text.
+    (select max(c.oid) from pg_cast c), ';',
+    -- Triggers that were disabled for a while have logged nothing meanwhile.
+    (select string_agg(t.oid::text || '/' || t.xmin::text, ',' order by t.oid)
+       from pg_trigger t where t.tgrelid = rel and starts_with(t.tgname, 'zz_datum_')), ';',
+    (select string_agg(a.attnum::text || '/' || a.atttypid::text || '/' || a.atttypmod::text || '/' || a.attnotnull::text || '/' || a.attname || coalesce(a.attacl::text, ''), ',' order by a.attnum)
+       from pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped)));
+end $$;
 
 -- Runs one query for many principal classes, each under its own claims, in one statement. As the invoker, so row
 -- level security applies. `classes` is [{"settings": {name: value}, "ids": [text]}]; `query` takes the ids as $1
