@@ -159,7 +159,13 @@ async function readRelation(sql: Sql, { schema, name }: TableConfig): Promise<Re
              where p.proname = 'candidates' and p.pronamespace = to_regnamespace('datum'))
              -- Rows are read by ctid then, for which Postgres wants the right to the whole table.
              and has_table_privilege(c.oid, 'select') as bypass,
-           (select w.geometry_column from datum.watched w where w.rel = c.oid) as watched_geometry,
+           -- As datum.candidates looks it up.
+           (select w.geometry_column from datum.watched w
+              join pg_attribute a on a.attrelid = w.rel and a.attname = w.geometry_column and not a.attisdropped
+              join pg_type t on t.oid = a.atttypid
+              join pg_type g on g.oid in (t.oid, t.typbasetype) and g.typname = 'geometry'
+              join pg_extension e on e.extname = 'postgis' and e.extnamespace = g.typnamespace
+             where w.rel = c.oid) as watched_geometry,
            (select string_agg(t.oid::text || '/' || t.xmin::text, ',' order by t.oid) from pg_trigger t
              where t.tgrelid = c.oid and starts_with(t.tgname, 'zz_datum_')) as triggers,
            (select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace

@@ -161,12 +161,20 @@ end $$;
 -- Physical addresses of the rows of a watched table whose geometry's bounding box meets one of `areas` (in the column's
 -- SRID), from the spatial index and past row security: `&&` is not leakproof, so under row security Postgres would scan
 -- the table. The caller reads the rows by address in the same statement (STABLE: same snapshot), where row security
--- does apply. Only for watched tables, since this runs as the installer: what else a caller could name may be a view
--- that runs code of the caller's.
+-- does apply. Only for watched tables with a geometry, since this runs as the installer: what else a caller could name
+-- may be a view that runs code of the caller's.
 create or replace function datum.candidates(watched_table regclass, areas {postgis}.geometry[]) returns tid[]
   language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  column_name name := (select w.geometry_column from datum.watched w where w.rel = watched_table);
+  -- PostGIS's own type only (or a domain of it): another would bring casts and operators of the table's owner, and a
+  -- table that was made a view, its rule.
+  column_name name := (
+    select w.geometry_column
+      from datum.watched w
+      join pg_class c on c.oid = w.rel and c.relkind in ('r', 'p')
+      join pg_attribute a on a.attrelid = w.rel and a.attname = w.geometry_column and not a.attisdropped
+      join pg_type t on t.oid = a.atttypid
+     where w.rel = watched_table and pg_typeof(null::{postgis}.geometry) in (t.oid, t.typbasetype));
   found tid[];
 begin
   if column_name is null then
