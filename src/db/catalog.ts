@@ -227,9 +227,9 @@ async function policyReadsOf(
   { oid, row_security }: RelationRow,
   columns: readonly ColumnRow[],
 ): Promise<PolicyReads> {
-  const { settings, reading } = await readPolicies(sql, oid)
-  if (columns.some((column) => column.has_own_cast)) return { settings, reading: null }
-  return { settings, reading: row_security ? reading : NO_CLAIMS }
+  const reads = await readPolicies(sql, oid)
+  if (columns.some((column) => column.has_own_cast)) return { ...reads, reading: null, plansHold: false }
+  return row_security ? reads : { ...reads, reading: NO_CLAIMS, plansHold: true }
 }
 
 function columnOf(row: ColumnRow): Column {

@@ -37,6 +37,11 @@ export interface PolicyReads {
   readonly settings: ReadonlySet<string>
   /** What reading depends on, apart from the row and what is the same for everybody. Null: it is not known. */
   readonly reading: Reading | null
+  /**
+   * Whether a plan that was made under one principal's claims is right under another's. Postgres evaluates functions that
+   * are called IMMUTABLE while it plans (Postgres §38.7), also those that read a claim and are called so by mistake.
+   */
+  readonly plansHold: boolean
 }
 
 export interface Reading {
@@ -58,10 +63,18 @@ export async function readPolicies(sql: Sql, tableOid: number): Promise<PolicyRe
   reading.relation(String(tableOid))
   const writing = new Reader(code)
   for (const tree of code.writing) writing.read(tree)
+  // In other encodings a character of one member may be an error of the whole payload when it is made `jsonb`.
+  if (reading.payloadKeys.size > 0 && !(await isUtf8(sql))) reading.settings.add(PAYLOAD_SETTING)
   return {
     settings: new Set([...reading.settings, ...writing.settings]),
     reading: reading.isConclusive ? { settings: reading.settings, payloadKeys: reading.payloadKeys } : null,
+    plansHold: reading.plansHold,
   }
+}
+
+async function isUtf8(sql: Sql): Promise<boolean> {
+  const [row] = await sql<{ encoding: string }[]>`select getdatabaseencoding() as encoding`
+  return row?.encoding === 'UTF8'
 }
 
 /** Nodes that compute from their parts only. Names differ between Postgres 15 and 16. */
@@ -124,6 +137,7 @@ class Reader {
   readonly settings = new Set<string>()
   readonly payloadKeys = new Set<string>()
   isConclusive = true
+  plansHold = true
   readonly #code: PolicyCode
   readonly #relations = new Set<string>()
   #nodes = 0
@@ -133,8 +147,13 @@ class Reader {
   }
 
   read(tree: Tree): void {
-    if (tree === undefined) this.isConclusive = false
+    if (tree === undefined) this.#unknown()
     else this.#value(tree, null)
+  }
+
+  #unknown(): void {
+    this.isConclusive = false
+    this.plansHold = false
   }
 
   #value(value: TreeValue, call: Call | null): void {
@@ -144,33 +163,31 @@ class Reader {
 
   /** Goes on after what is not understood, to find all settings that are named. */
   #node(node: TreeNode, call: Call | null): void {
-    if (++this.#nodes > NODES_MAX) {
-      this.isConclusive = false
-      return
-    }
+    if (++this.#nodes > NODES_MAX) return this.#unknown()
     const key = this.#payloadKey(node, call)
     if (key !== null) {
       this.payloadKeys.add(key)
       return
     }
-    if (!UNDERSTOOD.has(node.tag)) this.isConclusive = false
+    if (!UNDERSTOOD.has(node.tag)) this.#unknown()
     if (node.tag === 'FUNCEXPR' || node.tag === 'AGGREF') this.#function(node, call)
-    if (node.tag === 'QUERY' && node.fields.get('commandType') !== CMD_SELECT) this.isConclusive = false
+    if (node.tag === 'QUERY' && node.fields.get('commandType') !== CMD_SELECT) this.#unknown()
     if (node.tag === 'PARAM' && node.fields.get('paramkind') === PARAM_EXTERN && call === null)
-      this.isConclusive = false
+      this.#unknown()
     for (const [name, value] of node.fields) this.#field(name, value, call)
   }
 
   #field(name: string, value: TreeValue, call: Call | null): void {
     switch (OID_FIELDS[name]) {
       case 'type':
-        if (!oidsIn(value).every((oid) => this.#code.plainTypes.has(oid))) this.isConclusive = false
+        if (!oidsIn(value).every((oid) => this.#code.plainTypes.has(oid))) this.#unknown()
         return
       case 'operator':
         for (const oid of oidsIn(value)) {
           const behind = this.#code.functions.get(this.#code.operators.get(oid) ?? '')
           // An operator's function may have a body, too, but few have.
           if (behind?.isPure !== true) this.isConclusive = false
+          if (behind?.plansHold !== true || behind.body !== null) this.plansHold = false
         }
         return
       case 'relation':
@@ -182,7 +199,7 @@ class Reader {
         if (IRRELEVANT.has(name)) return
         if (isNode(value) || (isList(value) && value.some((item) => isNode(item) || isList(item))))
           this.#value(value, call)
-        else if (!isEmpty(value)) this.isConclusive = false
+        else if (!isEmpty(value)) this.#unknown()
     }
   }
 
@@ -196,10 +213,12 @@ class Reader {
       else this.settings.add(name.toLowerCase())
       return
     }
+    if (code?.plansHold !== true) this.plansHold = false
     if (code?.isPure === true) return
     const body = this.#bodyOf(code, values, call)
-    if (body === null) this.isConclusive = false
-    else this.#value(body.tree, body.call)
+    if (body !== null) this.#value(body.tree, body.call)
+    else if (code?.body == null) this.isConclusive = false
+    else this.#unknown()
   }
 
   /** The body to read for a call, where there is one and nothing is left to defaults, which are not in the tree. */
@@ -219,7 +238,7 @@ class Reader {
     if (this.#relations.has(oid)) return
     this.#relations.add(oid)
     const relation = this.#code.relations.get(oid)
-    if (relation === undefined) this.isConclusive = false
+    if (relation === undefined) this.#unknown()
     else for (const tree of relation.policies) this.read(tree)
   }
 

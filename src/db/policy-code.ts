@@ -24,6 +24,8 @@ export type Tree = TreeValue | undefined
 export interface FunctionCode {
   /** The answer depends on the arguments, the clock and settings of the server's role only. */
   readonly isPure: boolean
+  /** Planning neither evaluates it nor puts its body, which may hold calls that it evaluates, in the place of the call. */
+  readonly plansHold: boolean
   /** Of a function in SQL whose body was parsed when it was made (`RETURN …`, `BEGIN ATOMIC`). Null: there is none. */
   readonly body: Tree | null
   readonly argumentCount: number
@@ -183,18 +185,21 @@ async function loadOperators(sql: Sql, oids: readonly string[]): Promise<[string
 
 async function loadFunctions(sql: Sql, oids: readonly string[]): Promise<[string, FunctionCode][]> {
   if (oids.length === 0) return []
-  // Oids below 16384 are given to what initdb made (Postgres §System Catalog Declarations). Their code is Postgres' own
-  // as long as their language is `internal`: a superuser can replace it, but by nothing of that language.
+  // Oids below 16384 are given to what initdb made (Postgres §System Catalog Declarations), and what is `internal` is
+  // compiled in. Only a superuser can change that, and who does is not protected from.
   const rows = await sql<
-    { oid: string; pure: boolean; body: string | null; arguments: number; built_in: string | null }[]
+    {
+      oid: string
+      pure: boolean
+      plans_hold: boolean
+      body: string | null
+      arguments: number
+      built_in: string | null
+    }[]
   >`
     select p.oid::text as oid, p.pronargs::int as arguments,
            case when b.built_in then p.proname end as built_in,
-           case when l.lanname = 'sql' and p.prokind = 'f' and p.provariadic = 0
-                     -- SET clauses could give a setting for the time of the call; search_path alone is harmless, since
-                     -- the names in a parsed body are resolved.
-                     and not exists (select from unnest(p.proconfig) c where c not like 'search_path=%')
-                then p.prosqlbody::text end as body,
+           s.body,
            p.prokind in ('f', 'a') and case
              when b.built_in then l.lanname = 'internal' and (
                p.provolatile = 'i' or p.proname = any (string_to_array(${STABLE_BUT_PURE.join(',')}, ','))
@@ -207,14 +212,22 @@ async function loadFunctions(sql: Sql, oids: readonly string[]): Promise<[string
                 where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
                   and d.refclassid = 'pg_extension'::regclass
                   and x.extname = any (string_to_array(${EXTENSIONS.join(',')}, ',')))
-           end as pure
+           end as pure,
+           -- What has a SET clause is never put in the place of its call.
+           b.built_in or p.provolatile <> 'i' and (l.lanname <> 'sql' or s.body is not null or p.proconfig is not null) as plans_hold
       from pg_proc p join pg_language l on l.oid = p.prolang,
-           lateral (select p.oid < 16384 and p.pronamespace = 'pg_catalog'::regnamespace as built_in) b
+           lateral (select p.oid < 16384 and p.pronamespace = 'pg_catalog'::regnamespace as built_in) b,
+           -- SET clauses could give a setting for the time of the call; search_path alone is harmless, since the names in
+           -- a parsed body are resolved.
+           lateral (select case when l.lanname = 'sql' and p.prokind = 'f' and p.provariadic = 0
+                                     and not exists (select from unnest(p.proconfig) c where c not like 'search_path=%')
+                                then p.prosqlbody::text end as body) s
      where p.oid = any (string_to_array(${oids.join(',')}, ',')::oid[])`
   return rows.map((row) => [
     row.oid,
     {
       isPure: row.pure,
+      plansHold: row.pure || row.plans_hold,
       body: row.body === null ? null : parseNodeTree(row.body),
       argumentCount: row.arguments,
       builtIn: row.built_in,

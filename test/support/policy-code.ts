@@ -53,7 +53,7 @@ export const POLICY_TYPES = `
   drop aggregate if exists any_b(text);
   drop function if exists returned_a, returned_claim, twice_returned, atomic_orgs, atomic_closed_orgs, returned_payload,
     returned_default, returned_with_setting, returned_into, quoted_a, quoted_nothing, calls_plpgsql, is_b, returned_state,
-    plpgsql_b, lower(text, integer) cascade;
+    plpgsql_b, lower(text, integer), called_immutable, returned_immutable, calls_immutable cascade;
   drop domain if exists checked, unchecked;
   drop type if exists mood, pair cascade;
   create type mood as enum ('a', 'b');

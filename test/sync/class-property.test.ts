@@ -56,7 +56,7 @@ const text: fc.Arbitrary<string> = fc.oneof(
       .map(([k, sql]) => sql(k)),
   },
   {
-    weight: 4,
+    weight: 8,
     arbitrary: fc
       .tuple(
         key,
@@ -118,6 +118,7 @@ const { condition } = fc.letrec<{ condition: string; atom: string }>((tie) => ({
     text.map((t) => `org_id in (select v.org_id from membership_view v where v.user_id = ${t})`),
     text.map((t) => `org_id = any (array(select atomic_orgs(${t})))`),
     text.map((t) => `st_x(geom) < length(${t})`),
+    fc.tuple(text, fc.constantFrom(1, 5, 6, 9, 13)).map(([t, n]) => `length(${t}) = ${n}`),
     fc.constant('org_id in (select atomic_closed_orgs())'),
     fc.constant(`name in (select jsonb_array_elements_text(datum.claim('list')::jsonb))`),
     fc.constant(`(current_setting('request.jwt.claims', true)::jsonb -> 'list') ? name`),

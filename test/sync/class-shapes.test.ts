@@ -169,6 +169,7 @@ const EXPRESSIONS: Record<string, [expression: string, read: Read]> = {
     `org_id in (select m.org_id from murky_members m)`,
     UNKNOWN,
   ],
+  'a check of a domain, written as a call': [`checked(name) is not null`, UNKNOWN],
   'a check of a domain': [`name::checked is not null`, UNKNOWN],
   'a whole row': [`features is not null`, UNKNOWN],
   'a composite of the application': [`(('a', name)::pair).two = 'a'`, UNKNOWN],
@@ -246,6 +247,33 @@ describe('what a policy reads', () => {
     test(`I2: ${shape}: ${read === null ? 'not known' : read.join(', ') || 'no claim'}`, async () => {
       expect(flat(await reads(policies))).toEqual(read)
     })
+
+  test('I2: a plan is kept only where planning under one principal cannot show in what another reads', async () => {
+    await world.admin.unsafe(`
+      create or replace function called_immutable() returns text language plpgsql immutable as
+        $$ begin return current_setting('datum.b', true); end $$;
+      create or replace function returned_immutable() returns text language sql immutable return current_setting('datum.b', true);
+      create or replace function calls_immutable() returns text language sql stable return called_immutable()`)
+    const holds = async (expression: string) =>
+      (await reads(`create policy p on features using (${expression})`)).plansHold
+    for (const expression of [
+      `org_id = ${setting('a')}`,
+      `org_id = datum.claim('a') and st_isvalid(geom)`,
+      `org_id in (select m.org_id from members m where m.user_id = returned_a())`,
+      `name = plpgsql_b()`,
+      `org_id = ${payload} ->> name`,
+    ])
+      expect({ expression, holds: await holds(expression) }).toEqual({ expression, holds: true })
+    for (const expression of [
+      'name = called_immutable()',
+      'name = returned_immutable()',
+      'name = calls_immutable()',
+      'name = quoted_a()',
+      'name = lower(name, 1)',
+      'name in (select v.value from setting_view v)',
+    ])
+      expect({ expression, holds: await holds(expression) }).toEqual({ expression, holds: false })
+  })
 
   test('names every setting that a policy for writing or an unknown function is given, for its absence', async () => {
     const { settings } = await reads(
