@@ -180,7 +180,7 @@ class Reader {
   #field(name: string, value: TreeValue, call: Call | null): void {
     switch (OID_FIELDS[name]) {
       case 'type':
-        if (!oidsIn(value).every((oid) => this.#code.plainTypes.has(oid))) this.#unknown()
+        if (!oidsIn(value).every((oid) => this.#isPlain(oid, name))) this.#unknown()
         return
       case 'operator':
         for (const oid of oidsIn(value)) {
@@ -201,6 +201,11 @@ class Reader {
           this.#value(value, call)
         else if (!isEmpty(value)) this.#unknown()
     }
+  }
+
+  /** A value that is stored has passed the checks of its domain; where one is made, they run. */
+  #isPlain(type: string, field: string): boolean {
+    return this.#code.plainTypes.has(type) || (field === 'vartype' && this.#code.plainDomains.has(type))
   }
 
   #function(node: TreeNode, call: Call | null): void {
@@ -258,7 +263,8 @@ class Reader {
         const code = this.#code.functions.get(String(value.fields.get('funcid')))
         if (code?.builtIn === READS_SETTINGS)
           return this.#constantText(first, call)?.toLowerCase() === PAYLOAD_SETTING
-        const body = this.#bodyOf(code, argumentsOf(value), call)
+        // One with arguments may be STRICT, and then NULL for the sake of an argument.
+        const body = first === undefined ? this.#bodyOf(code, [], call) : null
         return body !== null && this.#isPayload(onlyExpressionOf(body.tree), body.call)
       }
       case 'COERCEVIAIO':

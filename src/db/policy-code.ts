@@ -14,6 +14,8 @@ export interface PolicyCode {
   readonly operators: ReadonlyMap<string, string>
   /** Types whose values are read, written, compared and converted by code of Postgres or of a known extension. */
   readonly plainTypes: ReadonlySet<string>
+  /** Domains of such types. */
+  readonly plainDomains: ReadonlySet<string>
   /** The table itself, and those that are looked into; no views and no foreign tables, whose rows other code makes. */
   readonly relations: ReadonlyMap<string, RelationCode>
 }
@@ -132,6 +134,7 @@ export async function loadPolicyCode(sql: Sql, tableOid: number): Promise<Policy
   const functions = new Map<string, FunctionCode>()
   const operators = new Map<string, string>()
   const plainTypes = new Set<string>()
+  const plainDomains = new Set<string>()
   const relations = new Map(await loadRelations(sql, [String(tableOid)]))
   const seen = new Set([`relation ${tableOid}`])
   let trees: readonly Tree[] = [...[...relations.values()].flatMap(({ policies }) => policies), ...writing]
@@ -148,14 +151,15 @@ export async function loadPolicyCode(sql: Sql, tableOid: number): Promise<Policy
       functions.set(oid, code)
       if (code.body !== null) found.push(code.body)
     }
-    for (const oid of await loadPlainTypes(sql, wanted.type ?? [])) plainTypes.add(oid)
+    for (const { oid, domain } of await loadPlainTypes(sql, wanted.type ?? []))
+      (domain ? plainDomains : plainTypes).add(oid)
     for (const [oid, relation] of await loadRelations(sql, wanted.relation ?? [])) {
       relations.set(oid, relation)
       found.push(...relation.policies)
     }
     trees = found
   }
-  return { writing, functions, operators, plainTypes, relations }
+  return { writing, functions, operators, plainTypes, plainDomains, relations }
 }
 
 function collectOids(value: Tree, seen: Set<string>, wanted: Record<string, string[]>): void {
@@ -235,30 +239,32 @@ async function loadFunctions(sql: Sql, oids: readonly string[]): Promise<[string
   ])
 }
 
-async function loadPlainTypes(sql: Sql, oids: readonly string[]): Promise<string[]> {
+async function loadPlainTypes(
+  sql: Sql,
+  oids: readonly string[],
+): Promise<readonly { oid: string; domain: boolean }[]> {
   if (oids.length === 0) return []
-  // An enum is Postgres' own code too, unless somebody made an operator class or a cast for it. A domain is the type below it: its
-  // checks run where a value is made into one, which is a node that is not understood.
-  const rows = await sql<{ oid: string }[]>`
-    with recursive below (wanted, oid) as (
-      select t.oid, t.oid from pg_type t where t.oid = any (string_to_array(${oids.join(',')}, ',')::oid[])
+  // An enum is Postgres' own code too, unless somebody made an operator class or a cast for it.
+  return sql<{ oid: string; domain: boolean }[]>`
+    with recursive below (wanted, oid, domain) as (
+      select t.oid, t.oid, false from pg_type t where t.oid = any (string_to_array(${oids.join(',')}, ',')::oid[])
       union
-      select b.wanted, case when t.typtype = 'd' then t.typbasetype else t.typelem end
+      select b.wanted, case when t.typtype = 'd' then t.typbasetype else t.typelem end, t.typtype = 'd'
         from below b join pg_type t on t.oid = b.oid
-       where t.oid >= 16384 and (t.typtype = 'd' or t.typcategory = 'A' and t.typelem <> 0)
+       where t.typtype = 'd' or t.oid >= 16384 and t.typcategory = 'A' and t.typelem <> 0
     )
-    select b.wanted::text as oid from below b join pg_type t on t.oid = b.oid
+    select b.wanted::text as oid, bool_or(b.domain) as domain
+      from below b join pg_type t on t.oid = b.oid
      group by b.wanted
     having bool_and(
-      t.oid < 16384 and t.typnamespace = 'pg_catalog'::regnamespace and t.typtype <> 'c'
-      or t.typtype = 'd' or t.oid >= 16384 and t.typcategory = 'A' and t.typelem <> 0
+      t.typtype = 'd' or t.oid >= 16384 and t.typcategory = 'A' and t.typelem <> 0
+      or t.oid < 16384 and t.typnamespace = 'pg_catalog'::regnamespace and t.typtype <> 'c'
       or t.typtype = 'e' and not exists (select from pg_opclass c where c.opcintype = t.oid)
                          and not exists (select from pg_cast c where c.castsource = t.oid)
       or exists (select from pg_depend d join pg_extension x on x.oid = d.refobjid
                   where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e'
                     and d.refclassid = 'pg_extension'::regclass
                     and x.extname = any (string_to_array(${EXTENSIONS.join(',')}, ','))))`
-  return rows.map(({ oid }) => oid)
 }
 
 async function loadRelations(sql: Sql, oids: readonly string[]): Promise<[string, RelationCode][]> {

@@ -30,6 +30,9 @@ export const POLICY_CODE = `
     begin atomic select org_id from closed_members where user_id = current_setting('datum.a', true); end;
   create function returned_payload() returns jsonb language sql stable
     return nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+  create function strict_payload(why text) returns jsonb language sql stable strict
+    return nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+  create function returned_checked() returns checked language sql stable return 'b'::text;
   create function returned_default(value text default current_setting('datum.b', true)) returns text
     language sql stable return value;
   create function returned_with_setting() returns text language sql stable set datum.b = 'a' return current_setting('datum.b', true);
@@ -51,7 +54,8 @@ export const POLICY_TYPES = `
   drop view if exists membership_view, setting_view cascade;
   drop table if exists members, closed_members, murky_members cascade;
   drop aggregate if exists any_b(text);
-  drop function if exists returned_a, returned_claim, twice_returned, atomic_orgs, atomic_closed_orgs, returned_payload,
+  drop function if exists returned_a, returned_claim, twice_returned, atomic_orgs, atomic_closed_orgs, returned_payload, strict_payload,
+    returned_checked,
     returned_default, returned_with_setting, returned_into, quoted_a, quoted_nothing, calls_plpgsql, is_b, returned_state,
     plpgsql_b, lower(text, integer), called_immutable, returned_immutable, calls_immutable cascade;
   drop domain if exists checked, unchecked;

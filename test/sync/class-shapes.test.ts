@@ -118,6 +118,7 @@ const EXPRESSIONS: Record<string, [expression: string, read: Read]> = {
     `org_id = (${payload} ->> 'org_id') and name = ${setting('a')}`,
     ['datum.a', 'payload.org_id'],
   ],
+  'a column of a domain': [`tag = ${setting('a')}`, ['datum.a']],
   // The whole payload.
   'the payload as a text': [`current_setting('request.jwt.claims', true) like '%a%'`, ['request.jwt.claims']],
   'the payload by path': [`org_id = ${payload} #>> '{org_id}'`, ['request.jwt.claims']],
@@ -135,6 +136,10 @@ const EXPRESSIONS: Record<string, [expression: string, read: Read]> = {
   'the payload and something else in one': [
     `org_id = (coalesce(current_setting('request.jwt.claims', true), name)::jsonb ->> 'org_id')`,
     ['request.jwt.claims'],
+  ],
+  'the payload of a function that a claim can make NULL': [
+    `org_id = (strict_payload(${setting('b')}) ->> 'org_id')`,
+    ['datum.b', 'request.jwt.claims'],
   ],
   'one member, and all of it': [
     `org_id = (${payload} ->> 'org_id') and ${payload} ? 'a'`,
@@ -171,6 +176,7 @@ const EXPRESSIONS: Record<string, [expression: string, read: Read]> = {
   ],
   'a check of a domain, written as a call': [`checked(name) is not null`, UNKNOWN],
   'a check of a domain': [`name::checked is not null`, UNKNOWN],
+  'a check of a domain that a function returns': [`returned_checked() = name`, UNKNOWN],
   'a whole row': [`features is not null`, UNKNOWN],
   'a composite of the application': [`(('a', name)::pair).two = 'a'`, UNKNOWN],
   XML: [`xmlserialize(content xmlelement(name a, name) as text) = name`, UNKNOWN],
@@ -214,6 +220,7 @@ describe('what a policy reads', () => {
       before: POLICY_TYPES,
       tables: [
         features({
+          columns: ', tag checked',
           policies: `alter table features enable row level security; alter table features force row level security; ${POLICY_CODE}`,
         }),
       ],
