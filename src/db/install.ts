@@ -11,7 +11,7 @@ import schemaSql from './sql/schema.sql' with { type: 'text' }
 import { TRIGGER_PREFIX, triggerSql } from './triggers.ts'
 
 /** Grows with every change of sql/schema.sql or triggers.ts. A server refuses to run on another version than its own. */
-export const SCHEMA_VERSION = 2
+export const SCHEMA_VERSION = 1
 
 /** Oldest Postgres that has everything schema.sql uses (SQL-standard function bodies, OR REPLACE for triggers). */
 const POSTGRES_VERSION_MIN = 140000
