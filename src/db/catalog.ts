@@ -228,8 +228,9 @@ async function policyReadsOf(
   columns: readonly ColumnRow[],
 ): Promise<PolicyReads> {
   const reads = await readPolicies(sql, oid)
-  if (columns.some((column) => column.has_own_cast)) return { ...reads, reading: null, plansHold: false }
-  return row_security ? reads : { ...reads, reading: NO_CLAIMS, plansHold: true }
+  if (columns.some((column) => column.has_own_cast))
+    return { ...reads, reading: null, plansHold: false, rowAlone: false }
+  return row_security ? reads : { ...reads, reading: NO_CLAIMS, plansHold: true, rowAlone: true }
 }
 
 function columnOf(row: ColumnRow): Column {

@@ -42,6 +42,11 @@ export interface PolicyReads {
    * are called IMMUTABLE while it plans (Postgres §38.7), also those that read a claim and are called so by mistake.
    */
   readonly plansHold: boolean
+  /**
+   * Whether reading depends on nothing but the row and the claims: no other table, no clock. If so, rows come into view
+   * and leave it only with a change of theirs.
+   */
+  readonly rowAlone: boolean
 }
 
 export interface Reading {
@@ -69,6 +74,7 @@ export async function readPolicies(sql: Sql, tableOid: number): Promise<PolicyRe
     settings: new Set([...reading.settings, ...writing.settings]),
     reading: reading.isConclusive ? { settings: reading.settings, payloadKeys: reading.payloadKeys } : null,
     plansHold: reading.plansHold,
+    rowAlone: reading.isConclusive && reading.rowAlone,
   }
 }
 
@@ -116,6 +122,13 @@ const TEXT_EQUALS = '98'
 const MEMBER_BY_KEY = new Set(['3962', '3963', '3211', '3477'])
 const TEXT_TYPE = '25'
 const JSON_TYPES = new Set(['114', '3802'])
+/**
+ * Oids of types whose text says all: bool, bytea, int8, int2, int4, text, json, cidr, float4, float8, inet, bpchar,
+ * varchar, numeric, uuid, jsonb, and arrays of int2, int4, text, varchar, int8, uuid.
+ */
+const READ_FROM_TEXT_ALONE = new Set(
+  '16 17 20 21 23 25 114 650 700 701 869 1042 1043 1700 2950 3802 1005 1007 1009 1015 1016 2951'.split(' '),
+)
 /** `ParamKind`: of a function's argument. */
 const PARAM_EXTERN = '0'
 /** `SubLinkType`: a sub-select for one value. */
@@ -138,6 +151,7 @@ class Reader {
   readonly payloadKeys = new Set<string>()
   isConclusive = true
   plansHold = true
+  rowAlone = true
   readonly #code: PolicyCode
   readonly #relations = new Set<string>()
   #nodes = 0
@@ -174,6 +188,10 @@ class Reader {
     if (node.tag === 'QUERY' && node.fields.get('commandType') !== CMD_SELECT) this.#unknown()
     if (node.tag === 'PARAM' && node.fields.get('paramkind') === PARAM_EXTERN && call === null)
       this.#unknown()
+    if (node.tag === 'SQLVALUEFUNCTION') this.rowAlone = false
+    // 'now' and 'tomorrow' are times, too.
+    if (node.tag === 'COERCEVIAIO' && !READ_FROM_TEXT_ALONE.has(String(node.fields.get('resulttype'))))
+      this.rowAlone = false
     for (const [name, value] of node.fields) this.#field(name, value, call)
   }
 
@@ -187,6 +205,7 @@ class Reader {
           const behind = this.#code.functions.get(this.#code.operators.get(oid) ?? '')
           // An operator's function may have a body, too, but few have.
           if (behind?.isPure !== true) this.isConclusive = false
+          if (behind?.isImmutable !== true) this.rowAlone = false
           if (behind?.plansHold !== true || behind.body !== null) this.plansHold = false
         }
         return
@@ -219,7 +238,10 @@ class Reader {
       return
     }
     if (code?.plansHold !== true) this.plansHold = false
-    if (code?.isPure === true) return
+    if (code?.isPure === true) {
+      if (!code.isImmutable) this.rowAlone = false
+      return
+    }
     const body = this.#bodyOf(code, values, call)
     if (body !== null) this.#value(body.tree, body.call)
     else if (code?.body == null) this.isConclusive = false
@@ -241,6 +263,8 @@ class Reader {
   /** Reads the policies for reading a table. */
   relation(oid: string): void {
     if (this.#relations.has(oid)) return
+    // The first is the table itself.
+    if (this.#relations.size > 0) this.rowAlone = false
     this.#relations.add(oid)
     const relation = this.#code.relations.get(oid)
     if (relation === undefined) this.#unknown()

@@ -26,6 +26,7 @@ export type Tree = TreeValue | undefined
 export interface FunctionCode {
   /** The answer depends on the arguments, the clock and settings of the server's role only. */
   readonly isPure: boolean
+  readonly isImmutable: boolean
   /** Planning neither evaluates it nor puts its body, which may hold calls that it evaluates, in the place of the call. */
   readonly plansHold: boolean
   /** Of a function in SQL whose body was parsed when it was made (`RETURN …`, `BEGIN ATOMIC`). Null: there is none. */
@@ -195,13 +196,14 @@ async function loadFunctions(sql: Sql, oids: readonly string[]): Promise<[string
     {
       oid: string
       pure: boolean
+      immutable: boolean
       plans_hold: boolean
       body: string | null
       arguments: number
       built_in: string | null
     }[]
   >`
-    select p.oid::text as oid, p.pronargs::int as arguments,
+    select p.oid::text as oid, p.pronargs::int as arguments, p.provolatile = 'i' as immutable,
            case when b.built_in then p.proname end as built_in,
            s.body,
            p.prokind in ('f', 'a') and case
@@ -231,6 +233,7 @@ async function loadFunctions(sql: Sql, oids: readonly string[]): Promise<[string
     row.oid,
     {
       isPure: row.pure,
+      isImmutable: row.immutable,
       plansHold: row.pure || row.plans_hold,
       body: row.body === null ? null : parseNodeTree(row.body),
       argumentCount: row.arguments,

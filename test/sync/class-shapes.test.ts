@@ -282,6 +282,30 @@ describe('what a policy reads', () => {
       expect({ expression, holds: await holds(expression) }).toEqual({ expression, holds: false })
   })
 
+  test('I5: whether rows come into view only with a change of theirs', async () => {
+    const alone = async (expression: string) =>
+      (await reads(`create policy p on features using (${expression})`)).rowAlone
+    for (const expression of [
+      'true',
+      `org_id = ${setting('a')}`,
+      `size = (select datum.claim('a'))::int and st_isvalid(geom)`,
+      `org_id in (select jsonb_array_elements_text(datum.claim('orgs')::jsonb))`,
+      `org_id = ${payload} ->> 'org_id' and name = returned_a()`,
+    ])
+      expect({ expression, alone: await alone(expression) }).toEqual({ expression, alone: true })
+    for (const expression of [
+      `org_id in (select m.org_id from members m)`,
+      `org_id in (select atomic_orgs('a'))`,
+      `now() > '2000-01-01'`,
+      `current_date > '2000-01-01'`,
+      `current_user = name`,
+      `(${setting('a')})::timestamptz > '2000-01-01'`,
+      `name::date = '2000-01-01'`,
+      `name = quoted_a()`,
+    ])
+      expect({ expression, alone: await alone(expression) }).toEqual({ expression, alone: false })
+  })
+
   test('names every setting that a policy for writing or an unknown function is given, for its absence', async () => {
     const { settings } = await reads(
       `create policy p on features using (coalesce(plpgsql_b(), ${setting('A')}) = quoted_a()) with check (name = datum.claim('c'))`,

@@ -34,7 +34,7 @@ function makeHome() {
     table: {
       oid: 1,
       rowSecurity: false,
-      policyReads: { settings: new Set(), reading: NO_CLAIMS, plansHold: true },
+      policyReads: { settings: new Set(), reading: NO_CLAIMS, plansHold: true, rowAlone: true },
     } as unknown as Table,
     cursorText: 'cursor',
     snapshot: '10:10:',
