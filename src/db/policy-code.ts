@@ -125,36 +125,35 @@ const STABLE_BUT_PURE = [
 
 /** Reads the catalogs, in as many rounds as the code is deep. */
 export async function loadPolicyCode(sql: Sql, tableOid: number): Promise<PolicyCode> {
-  const own = await sql<{ tree: string }[]>`
-    select p.polwithcheck::text as tree from pg_policy p
-     where p.polrelid = ${tableOid} and p.polwithcheck is not null
-    union all
-    select p.polqual::text from pg_policy p
-     where p.polrelid = ${tableOid} and p.polqual is not null and p.polcmd not in ('r', '*')`
-  const writing = own.map(({ tree }) => parseNodeTree(tree))
+  const [writing, own] = await Promise.all([
+    loadWritingPolicies(sql, tableOid),
+    loadRelations(sql, [String(tableOid)]),
+  ])
   const functions = new Map<string, FunctionCode>()
   const operators = new Map<string, string>()
   const plainTypes = new Set<string>()
   const plainDomains = new Set<string>()
-  const relations = new Map(await loadRelations(sql, [String(tableOid)]))
+  const relations = new Map(own)
   const seen = new Set([`relation ${tableOid}`])
-  let trees: readonly Tree[] = [...[...relations.values()].flatMap(({ policies }) => policies), ...writing]
+  let trees: readonly Tree[] = [...own.flatMap(([, { policies }]) => policies), ...writing]
   while (trees.length > 0 && seen.size < REACH_MAX) {
-    const wanted = { function: [], operator: [], type: [], relation: [] } as Record<string, string[]>
+    const wanted: Wanted = { function: [], operator: [], type: [], relation: [] }
     for (const tree of trees) collectOids(tree, seen, wanted)
+    // At once, since what takes time is the way to Postgres.
+    const [foundOperators, foundFunctions, types, foundRelations] = await Promise.all([
+      loadOperators(sql, wanted.operator),
+      loadFunctions(sql, wanted.function, wanted.operator),
+      loadPlainTypes(sql, wanted.type),
+      loadRelations(sql, wanted.relation),
+    ])
+    for (const [oid, code] of foundOperators) operators.set(oid, code)
+    for (const { oid, domain } of types) (domain ? plainDomains : plainTypes).add(oid)
     const found: Tree[] = []
-    for (const [oid, code] of await loadOperators(sql, wanted.operator ?? [])) {
-      operators.set(oid, code)
-      if (!seen.has(`function ${code}`)) wanted.function?.push(code)
-      seen.add(`function ${code}`)
-    }
-    for (const [oid, code] of await loadFunctions(sql, wanted.function ?? [])) {
+    for (const [oid, code] of foundFunctions) {
       functions.set(oid, code)
       if (code.body !== null) found.push(code.body)
     }
-    for (const { oid, domain } of await loadPlainTypes(sql, wanted.type ?? []))
-      (domain ? plainDomains : plainTypes).add(oid)
-    for (const [oid, relation] of await loadRelations(sql, wanted.relation ?? [])) {
+    for (const [oid, relation] of foundRelations) {
       relations.set(oid, relation)
       found.push(...relation.policies)
     }
@@ -163,7 +162,19 @@ export async function loadPolicyCode(sql: Sql, tableOid: number): Promise<Policy
   return { writing, functions, operators, plainTypes, plainDomains, relations }
 }
 
-function collectOids(value: Tree, seen: Set<string>, wanted: Record<string, string[]>): void {
+type Wanted = Record<(typeof OID_FIELDS)[string], string[]>
+
+async function loadWritingPolicies(sql: Sql, tableOid: number): Promise<readonly Tree[]> {
+  const rows = await sql<{ tree: string }[]>`
+    select p.polwithcheck::text as tree from pg_policy p
+     where p.polrelid = ${tableOid} and p.polwithcheck is not null
+    union all
+    select p.polqual::text from pg_policy p
+     where p.polrelid = ${tableOid} and p.polqual is not null and p.polcmd not in ('r', '*')`
+  return rows.map(({ tree }) => parseNodeTree(tree))
+}
+
+function collectOids(value: Tree, seen: Set<string>, wanted: Wanted): void {
   if (isList(value)) for (const item of value) collectOids(item, seen, wanted)
   if (!isNode(value)) return
   for (const [name, field] of value.fields) {
@@ -175,7 +186,7 @@ function collectOids(value: Tree, seen: Set<string>, wanted: Record<string, stri
     for (const oid of oidsIn(field)) {
       if (seen.has(`${kind} ${oid}`)) continue
       seen.add(`${kind} ${oid}`)
-      wanted[kind]?.push(oid)
+      wanted[kind].push(oid)
     }
   }
 }
@@ -188,8 +199,13 @@ async function loadOperators(sql: Sql, oids: readonly string[]): Promise<[string
   return rows.map(({ oid, code }) => [oid, code])
 }
 
-async function loadFunctions(sql: Sql, oids: readonly string[]): Promise<[string, FunctionCode][]> {
-  if (oids.length === 0) return []
+/** Functions by oid, and those behind operators. */
+async function loadFunctions(
+  sql: Sql,
+  oids: readonly string[],
+  operators: readonly string[],
+): Promise<[string, FunctionCode][]> {
+  if (oids.length + operators.length === 0) return []
   // Oids below 16384 are given to what initdb made (Postgres §System Catalog Declarations), and what is `internal` is
   // compiled in. Only a superuser can change that, and who does is not protected from.
   const rows = await sql<
@@ -228,7 +244,9 @@ async function loadFunctions(sql: Sql, oids: readonly string[]): Promise<[string
            lateral (select case when l.lanname = 'sql' and p.prokind = 'f' and p.provariadic = 0
                                      and not exists (select from unnest(p.proconfig) c where c not like 'search_path=%')
                                 then p.prosqlbody::text end as body) s
-     where p.oid = any (string_to_array(${oids.join(',')}, ',')::oid[])`
+     where p.oid = any (string_to_array(${oids.join(',')}, ',')::oid[])
+        or p.oid in (select o.oprcode from pg_operator o
+                      where o.oid = any (string_to_array(${operators.join(',')}, ',')::oid[]))`
   return rows.map((row) => [
     row.oid,
     {
