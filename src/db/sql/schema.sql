@@ -2,6 +2,10 @@
 -- (src/db/install.ts), which replaces {postgis} by the schema PostGIS lives in. Every statement can be run again.
 -- The tables are the owner's alone; the server's role gets the few rights that install.ts grants.
 
+-- For the rest of the transaction. Whoever installs may be a superuser: a function or an operator that somebody made in
+-- `public` must not be taken for the built-in one.
+set local search_path = pg_catalog, pg_temp;
+
 create schema if not exists datum;
 -- Policies call datum.claim() as whichever role queries the table, so everybody may look a name up here.
 grant usage on schema datum to public;
