@@ -9,6 +9,8 @@ export interface PayloadMember {
   readonly name: string
   /** The value's JSON, as the text spells it but without white space between the tokens. */
   readonly json: string
+  /** The value's JSON, letter by letter as it is in the text. */
+  readonly raw: string
 }
 
 /** The tokens of valid JSON, after optional white space: a string, one of `{}[],:`, or a number or literal. */
@@ -27,9 +29,11 @@ export function readPayload(text: string): readonly PayloadMember[] {
   const open: (Set<string> | null)[] = []
   let name = ''
   let json = ''
-  for (const [index, token] of tokens.entries()) {
+  let start = 0
+  let end = 0
+  for (const [index, { token, at }] of tokens.entries()) {
     const names = open.at(-1)
-    const isName = names != null && token.startsWith('"') && tokens[index + 1] === ':'
+    const isName = names != null && token.startsWith('"') && tokens[index + 1]?.token === ':'
     if (isName) {
       const key = JSON.parse(token) as string
       if (names.has(key)) throw new AuthError('duplicate_claims')
@@ -41,10 +45,12 @@ export function readPayload(text: string): readonly PayloadMember[] {
     }
     const closesPayload = token === '}' && open.length === 1
     if (open.length === 1 && (token === ',' || closesPayload)) {
-      if (json !== '') members.push({ name, json })
+      if (json !== '') members.push({ name, json, raw: text.slice(start, end) })
       json = ''
     } else if (open.length > 1 || (open.length === 1 && token !== ':')) {
+      if (json === '') start = at
       json += token
+      end = at + token.length
     }
     if (token === '{') open.push(new Set())
     if (token === '[') open.push(null)
@@ -52,6 +58,20 @@ export function readPayload(text: string): readonly PayloadMember[] {
     if (open.length > CLAIM_NESTING_MAX) throw new AuthError('unusable_claims')
   }
   return members
+}
+
+/** Numbers whose exponent Postgres may find too large for its `numeric`, which is an error of the whole payload there. */
+const LARGE_EXPONENT = /[eE][-+]?0*[1-9]\d{3}/
+
+/**
+ * The payload without all members but those of the given names: what is read of these is read alike in both. Null where
+ * that cannot be promised: a value that Postgres cannot make `jsonb` of raises an error in whichever member it is.
+ */
+export function projectPayload(text: string, names: ReadonlySet<string>): string | null {
+  const members = readPayload(text)
+  if (members.some(({ json }) => LARGE_EXPONENT.test(json))) return null
+  const kept = members.filter(({ name }) => names.has(name)).sort((a, b) => (a.name < b.name ? -1 : 1))
+  return `{${kept.map(({ name, raw }) => `${JSON.stringify(name)}:${raw}`).join(',')}}`
 }
 
 function isJsonObject(text: string): boolean {
@@ -63,13 +83,13 @@ function isJsonObject(text: string): boolean {
   }
 }
 
-function tokenize(text: string): readonly string[] {
-  const tokens: string[] = []
+function tokenize(text: string): readonly { readonly token: string; readonly at: number }[] {
+  const tokens: { token: string; at: number }[] = []
   JSON_TOKEN.lastIndex = 0
   for (let match = JSON_TOKEN.exec(text); match !== null; match = JSON_TOKEN.exec(text)) {
     const token = match[1]!
     if (token.startsWith('"')) requireStorable(JSON.parse(token) as string)
-    tokens.push(token)
+    tokens.push({ token, at: JSON_TOKEN.lastIndex - token.length })
   }
   return tokens
 }

@@ -8,7 +8,7 @@ import { OperatorError } from '../operator-error.ts'
 import type { TableInfo } from '../wire/messages.ts'
 import { type Column, isSpatial, wgs84Sql } from './columns.ts'
 import { quoteIdentifier } from './identifier.ts'
-import { type PolicyReads, readPolicies } from './policies.ts'
+import { NO_CLAIMS, type PolicyReads, readPolicies } from './policies.ts'
 import { READ_FUNCTION_ARGUMENTS, readDigest, readFunctionName } from './read-function.ts'
 
 /** The id column's SQL type, which is what ids from clients are cast to. All have leakproof equality. */
@@ -36,7 +36,10 @@ export interface Table {
   readonly rowSecurity: boolean
   /** Whether `datum.candidates` sees past row security here, and so may stand in for the spatial index. */
   readonly candidatesBypass: boolean
-  /** `datum.read_…`, if it reads what {@link rowsByIdSql} says; null where the table was altered since `setup`. */
+  /**
+   * `datum.read_…`, if it reads what {@link rowsByIdSql} says and its plans are right for everybody; null where the table
+   * was altered since `setup`, or the policies forbid it.
+   */
   readonly readFunction: string | null
   readonly policyReads: PolicyReads
   readonly fingerprint: string
@@ -118,6 +121,8 @@ export async function readTable(sql: Sql, config: TableConfig): Promise<Table> {
           wireSql: wgs84Sql(geometryColumn, `t.${quoteIdentifier(geometryColumn.name)}`, postgis),
         }
   const readable = { qualified, postgis, columns, id, geometry }
+  const isAsRead = relation.read_digest === readDigest(readable)
+  const policyReads = await policyReadsOf(sql, relation, columnRows)
   return {
     ...readable,
     config,
@@ -130,8 +135,8 @@ export async function readTable(sql: Sql, config: TableConfig): Promise<Table> {
     candidatesBypass:
       relation.bypass && geometryColumn !== null && relation.watched_geometry === geometryColumn.name,
     triggers: relation.triggers ?? '',
-    readFunction: relation.read_digest === readDigest(readable) ? readFunctionName(readable) : null,
-    policyReads: await policyReadsOf(sql, relation.oid, columnRows),
+    policyReads,
+    readFunction: isAsRead && policyReads.plansHold ? readFunctionName(readable) : null,
     fingerprint: relation.fingerprint,
     info: {
       name: wireName,
@@ -167,7 +172,13 @@ async function readRelation(
              where p.proname = 'candidates' and p.pronamespace = to_regnamespace('datum'))
              -- Rows are read by ctid then, for which Postgres wants the right to the whole table.
              and has_table_privilege(c.oid, 'select') as bypass,
-           (select w.geometry_column from datum.watched w where w.rel = c.oid) as watched_geometry,
+           -- As datum.candidates looks it up.
+           (select w.geometry_column from datum.watched w
+              join pg_attribute a on a.attrelid = w.rel and a.attname = w.geometry_column and not a.attisdropped
+              join pg_type t on t.oid = a.atttypid
+              join pg_type g on g.oid in (t.oid, t.typbasetype) and g.typname = 'geometry'
+              join pg_extension e on e.extname = 'postgis' and e.extnamespace = g.typnamespace
+             where w.rel = c.oid) as watched_geometry,
            (select w.read_digest from datum.watched w where w.rel = c.oid
                and has_function_privilege(to_regprocedure(${readFunction}), 'execute')) as read_digest,
            (select string_agg(t.oid::text || '/' || t.xmin::text, ',' order by t.oid) from pg_trigger t
@@ -187,6 +198,23 @@ function readColumns(sql: Sql, oid: number): Promise<ColumnRow[]> {
        where a.attrelid = ${oid} and a.attnum > 0 and not a.attisdropped
       union all
       select b.attnum, t.typbasetype, t.typtypmod from base b join pg_type t on t.oid = b.oid where t.typtype = 'd'
+    ),
+    -- Types that a column's value is made of, as far as conversions to text and JSON look for casts of their own.
+    part (attnum, oid) as (
+      select a.attnum, a.atttypid from pg_attribute a
+       where a.attrelid = ${oid} and a.attnum > 0 and not a.attisdropped
+      union
+      select p.attnum, below.oid from part p join pg_type t on t.oid = p.oid, lateral (
+        select t.typbasetype where t.typtype = 'd'
+        union all select t.typelem where t.typelem <> 0
+        union all select f.atttypid from pg_attribute f where t.typtype = 'c' and f.attrelid = t.typrelid and f.attnum > 0 and not f.attisdropped
+        union all select r.rngsubtype from pg_range r where r.rngtypid = t.oid or r.rngmultitypid = t.oid) below (oid)
+    ),
+    -- Made by somebody, not by Postgres (whose oids are below 16384) and not part of an extension.
+    own_cast (attnum) as (
+      select p.attnum from part p join pg_cast own on own.castsource = p.oid and own.castfunc >= 16384
+       where not exists (select from pg_depend e where e.classid = 'pg_cast'::regclass
+                          and e.objid = own.oid and e.deptype = 'e')
     )
     select a.attname as name, format_type(a.atttypid, a.atttypmod) as type,
            t.typname as base_type, t.typtype::text as kind,
@@ -195,11 +223,7 @@ function readColumns(sql: Sql, oid: number): Promise<ColumnRow[]> {
            a.attnotnull as not_null,
            a.atthasdef or a.attidentity <> '' as has_default,
            has_column_privilege(a.attrelid, a.attnum, 'select') as readable,
-           -- Made by somebody, not by Postgres (whose oids are below 16384) and not part of an extension.
-           exists (select from pg_cast own
-                    where own.castsource in (t.oid, t.typelem) and own.castfunc >= 16384
-                      and not exists (select from pg_depend e where e.classid = 'pg_cast'::regclass
-                                       and e.objid = own.oid and e.deptype = 'e')) as has_own_cast,
+           exists (select from own_cast o where o.attnum = a.attnum) as has_own_cast,
            exists (select from pg_index i
                     where i.indrelid = a.attrelid and i.indisunique and i.indisvalid and i.indpred is null
                       and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) as single_unique
@@ -209,10 +233,19 @@ function readColumns(sql: Sql, oid: number): Promise<ColumnRow[]> {
      order by a.attnum`
 }
 
-/** What a row looks like may depend on claims, too, where a type has a cast of the application's to make text of it. */
-async function policyReadsOf(sql: Sql, oid: number, columns: readonly ColumnRow[]): Promise<PolicyReads> {
+/**
+ * What a row looks like may depend on claims, too, with row security or without it: where a type has a cast of the
+ * application's to make text of it.
+ */
+async function policyReadsOf(
+  sql: Sql,
+  { oid, row_security }: RelationRow,
+  columns: readonly ColumnRow[],
+): Promise<PolicyReads> {
   const reads = await readPolicies(sql, oid)
-  return columns.some((column) => column.has_own_cast) ? { ...reads, conclusive: false } : reads
+  if (columns.some((column) => column.has_own_cast))
+    return { ...reads, reading: null, plansHold: false, rowAlone: false }
+  return row_security ? reads : { ...reads, reading: NO_CLAIMS, plansHold: true, rowAlone: true }
 }
 
 function columnOf(row: ColumnRow): Column {

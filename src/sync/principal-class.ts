@@ -1,10 +1,12 @@
 /**
- * A class is a principal as far as one table's policies can tell it from others: the claims they read. Everybody in a
- * class sees the same rows, so the database is asked once for all of them.
+ * A class is a principal as far as reading one table can tell it from others: the claims that the table's policies read
+ * (db/policies.ts). Everybody in a class sees the same rows, so the database is asked once for all of them.
  */
+import { projectPayload } from '../auth/payload-text.ts'
 import type { Principal } from '../auth/principal.ts'
 import type { ClaimSettings } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
+import { PAYLOAD_SETTING } from '../db/policies.ts'
 
 export interface PrincipalClass {
   /** Equal for two principals exactly if they may share a read of this table. */
@@ -31,15 +33,20 @@ export function settingsOf(principal: Principal, table: Table): ClaimSettings {
 }
 
 export function classOf(principal: Principal, table: Table): PrincipalClass {
-  if (!table.rowSecurity) return { key: '', settings: {} }
   const settings = settingsOf(principal, table)
-  const { conclusive, settings: reads } = table.policyReads
-  // request.jwt.claims is the whole payload: whoever reads it may read any claim.
-  if (!conclusive || reads.has('request.jwt.claims')) return { key: keyOf(settings), settings }
+  const { reading } = table.policyReads
+  // Not understood, or the whole payload is read: then any claim may count.
+  if (reading === null || reading.settings.has(PAYLOAD_SETTING)) return { key: keyOf(settings), settings }
   const projected: Record<string, string> = {}
-  for (const name of reads) {
+  for (const name of reading.settings) {
     const value = settings[name]
     if (value !== undefined) projected[name] = value
+  }
+  const payload = settings[PAYLOAD_SETTING]
+  if (reading.payloadKeys.size > 0 && payload !== undefined) {
+    const members = projectPayload(payload, reading.payloadKeys)
+    if (members === null) return { key: keyOf(settings), settings }
+    projected[PAYLOAD_SETTING] = members
   }
   return { key: keyOf(projected), settings: projected }
 }

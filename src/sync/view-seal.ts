@@ -13,7 +13,7 @@ const KEPT_MAX = 10_000
 
 /** Says what a view is a view of; null where rows may come into view or leave it without a change being logged. */
 export function viewIdentity(bbox: Bbox | null, { key }: PrincipalClass, table: Table): string | null {
-  if (!table.policyReads.conclusive) return null
+  if (!table.policyReads.rowAlone) return null
   return JSON.stringify([bbox, key, table.oid, table.fingerprint])
 }
 

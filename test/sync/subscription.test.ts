@@ -4,6 +4,7 @@ import { ANONYMOUS } from '../../src/auth/principal.ts'
 import type { ReadRow } from '../../src/db/as-principal.ts'
 import type { Table } from '../../src/db/catalog.ts'
 import { snapshotOf } from '../../src/db/cursor.ts'
+import { NO_CLAIMS } from '../../src/db/policies.ts'
 import { HeldCount } from '../../src/sync/held-count.ts'
 import { HeldSet } from '../../src/sync/held-set.ts'
 import { ParkedViews } from '../../src/sync/parked-views.ts'
@@ -40,7 +41,7 @@ function makeHome(held: readonly Id[] = []) {
     table: {
       oid: 1,
       rowSecurity: false,
-      policyReads: { settings: new Set(), conclusive: true },
+      policyReads: { settings: new Set(), reading: NO_CLAIMS, plansHold: true, rowAlone: true },
     } as unknown as Table,
     cursorText: 'cursor',
     snapshot: snapshotOf('10:10:'),

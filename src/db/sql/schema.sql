@@ -2,6 +2,10 @@
 -- (src/db/install.ts), which replaces {postgis} by the schema PostGIS lives in. Every statement can be run again.
 -- The tables are the owner's alone; the server's role gets the few rights that install.ts grants.
 
+-- For the rest of the transaction. Whoever installs may be a superuser: a function or an operator that somebody made in
+-- `public` must not be taken for the built-in one.
+set local search_path = pg_catalog, pg_temp;
+
 create schema if not exists datum;
 -- Policies call datum.claim() as whichever role queries the table, so everybody may look a name up here.
 grant usage on schema datum to public;
@@ -115,25 +119,48 @@ exception when others then
   return null;
 end $$;
 
--- Changes whenever the table's columns, grants, policies, row security or change triggers do. What was planned with
--- other policies must not be sent, so readers compare this after they have read (the table is locked against DDL by
--- then). In PL/pgSQL, which keeps its plan and takes a new snapshot: every read of the server ends with it.
+-- Changes whenever the table's columns, grants, policies, row security or change triggers do, or other code that its
+-- policies can reach: functions, tables that they look into, and those tables' policies (src/db/policies.ts draws its
+-- conclusions from these). What was planned with other policies must not be sent, so readers compare this after they
+-- have read (the table is locked against DDL by then). In PL/pgSQL, which keeps its plans: readers ask often.
 create or replace function datum.fingerprint(rel oid) returns text
-  language plpgsql volatile security invoker as $$
+  language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  reached text := '';
+  relations oid[] := array[rel];
+  functions oid[] := '{}';
+  -- What was reached in the last round.
+  new_relations oid[] := relations;
+  new_functions oid[] := '{}';
+  new_policies oid[];
 begin
-  return (
-    select md5(concat(
-      (select concat(c.relrowsecurity, c.relforcerowsecurity, c.relname, c.relnamespace, c.relacl)
-         from pg_catalog.pg_class c where c.oid = rel), ';',
-      (select string_agg(p.oid::text || '/' || p.xmin::text, ',' order by p.oid)
-         from pg_catalog.pg_policy p where p.polrelid = rel), ';',
-      -- Triggers that were disabled for a while have logged nothing meanwhile.
-      (select string_agg(t.oid::text || '/' || t.xmin::text, ',' order by t.oid)
-         from pg_catalog.pg_trigger t where t.tgrelid = rel and starts_with(t.tgname, 'zz_datum_')), ';',
-      (select string_agg(a.attnum::text || '/' || a.atttypid::text || '/' || a.atttypmod::text || '/' || a.attnotnull::text || '/' || a.attname || coalesce(a.attacl::text, ''), ',' order by a.attnum)
-         from pg_catalog.pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped)
-    ))
-  );
+  loop
+    select array_agg(p.oid), reached || coalesce(string_agg(p.oid || '/' || p.xmin, ',' order by p.oid), '')
+      into new_policies, reached
+      from pg_policy p where p.polrelid = any (new_relations);
+    select coalesce(array_agg(distinct d.refobjid) filter (where d.refclassid = 'pg_class'::regclass and d.refobjid <> all (relations)), '{}'),
+           coalesce(array_agg(distinct d.refobjid) filter (where d.refclassid = 'pg_proc'::regclass and d.refobjid <> all (functions)), '{}')
+      into new_relations, new_functions
+      from (select u.refclassid, u.refobjid from pg_depend u where u.classid = 'pg_policy'::regclass and u.objid = any (new_policies)
+            union all
+            select u.refclassid, u.refobjid from pg_depend u where u.classid = 'pg_proc'::regclass and u.objid = any (new_functions)) d;
+    exit when new_relations = '{}' and new_functions = '{}';
+    relations := relations || new_relations;
+    functions := functions || new_functions;
+    reached := concat(reached,
+      (select string_agg(f.oid || '/' || f.xmin, ',' order by f.oid) from pg_proc f where f.oid = any (new_functions)), ';',
+      (select string_agg(concat(c.oid, '/', c.relrowsecurity, c.relkind), ',' order by c.oid) from pg_class c where c.oid = any (new_relations)), ';');
+  end loop;
+  return md5(concat(reached, ';',
+    (select concat(c.relrowsecurity, c.relforcerowsecurity, c.relname, c.relnamespace, c.relacl)
+       from pg_class c where c.oid = rel), ';',
+    -- Casts that were made later change what a value looks like as text.
+    (select max(c.oid) from pg_cast c), ';',
+    -- Triggers that were disabled for a while have logged nothing meanwhile.
+    (select string_agg(t.oid::text || '/' || t.xmin::text, ',' order by t.oid)
+       from pg_trigger t where t.tgrelid = rel and starts_with(t.tgname, 'zz_datum_')), ';',
+    (select string_agg(a.attnum::text || '/' || a.atttypid::text || '/' || a.atttypmod::text || '/' || a.attnotnull::text || '/' || a.attname || coalesce(a.attacl::text, ''), ',' order by a.attnum)
+       from pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped)));
 end $$;
 
 -- Runs one query for many principal classes, each under its own claims, in one statement. As the invoker, so row level
@@ -179,12 +206,20 @@ end $$;
 -- Physical addresses of the rows of a watched table whose geometry's bounding box meets one of `areas` (in the column's
 -- SRID), from the spatial index and past row security: `&&` is not leakproof, so under row security Postgres would scan
 -- the table. The caller reads the rows by address in the same statement (STABLE: same snapshot), where row security
--- does apply. Only for watched tables, since this runs as the installer: what else a caller could name may be a view
--- that runs code of the caller's.
+-- does apply. Only for watched tables with a geometry, since this runs as the installer: what else a caller could name
+-- may be a view that runs code of the caller's.
 create or replace function datum.candidates(watched_table regclass, areas {postgis}.geometry[]) returns tid[]
   language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  column_name name := (select w.geometry_column from datum.watched w where w.rel = watched_table);
+  -- PostGIS's own type only (or a domain of it): another would bring casts and operators of the table's owner, and a
+  -- table that was made a view, its rule.
+  column_name name := (
+    select w.geometry_column
+      from datum.watched w
+      join pg_class c on c.oid = w.rel and c.relkind in ('r', 'p')
+      join pg_attribute a on a.attrelid = w.rel and a.attname = w.geometry_column and not a.attisdropped
+      join pg_type t on t.oid = a.atttypid
+     where w.rel = watched_table and pg_typeof(null::{postgis}.geometry) in (t.oid, t.typbasetype));
   found tid[];
 begin
   if column_name is null then
