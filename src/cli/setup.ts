@@ -32,12 +32,12 @@ export const setup = defineCommand({
         2,
       )
     }
-    const [{ withDatabase }, { install, installSql }] = await Promise.all([
+    const [{ withPatientDatabase }, { install, installSql }] = await Promise.all([
       import('./database.ts'),
       import('../db/install.ts'),
     ])
     const options = { tables: config.tables, role: args.role }
-    await withDatabase(config, log, async ({ sql }) => {
+    await withPatientDatabase(config, log, async ({ sql }) => {
       if (args.print) {
         // Not process.stdout.write: of what it still holds, the end of the process leaves no more than a pipe takes.
         console.log((await installSql(sql, options)).trimEnd())
