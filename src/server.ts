@@ -13,6 +13,7 @@ import { OperatorError } from './operator-error.ts'
 import { ConnectionCount } from './session/connection-count.ts'
 import { createRateLimit } from './session/rate-limit.ts'
 import { Session, type SessionContext } from './session/session.ts'
+import { WaitingWrites } from './session/waiting-writes.ts'
 import { FairGate } from './sync/fair-gate.ts'
 import { Hub } from './sync/hub.ts'
 import { applyBatch } from './sync/writes.ts'
@@ -101,6 +102,7 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     // By user, so that one with many sockets and a lock in the way leaves connections for the others.
     applyBatch: (batch) => writeGate.run(batch.owner, () => applyBatch(database.writes, batch)),
     rateLimit: createRateLimit(config.rateLimit),
+    waitingWrites: new WaitingWrites(),
     log,
     metrics,
     ...(parts.authDeadlineSeconds !== undefined && { authDeadlineSeconds: parts.authDeadlineSeconds }),

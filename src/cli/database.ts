@@ -5,11 +5,18 @@ import type { Database } from '../db/database.ts'
 import type { Log } from '../observe/log.ts'
 import { OperatorError } from '../operator-error.ts'
 
+export interface DatabaseUse {
+  /** It waits for a statement as long as it takes. Default false: a server's statements all have limits. */
+  readonly isPatient?: boolean
+}
+
 /** The Postgres that the configuration names, or the embedded one. */
-export async function openDatabase(config: Config, log: Log): Promise<Database> {
+export async function openDatabase(config: Config, log: Log, use: DatabaseUse = {}): Promise<Database> {
   if (config.databaseUrl !== null) {
     const { openPostgres } = await import('../db/postgres.ts')
-    return openPostgres(config.databaseUrl, log)
+    return use.isPatient === true
+      ? openPostgres(config.databaseUrl, log, null)
+      : openPostgres(config.databaseUrl, log)
   }
   const { dataDir, initSql } = config.embedded
   log.info(`No database URL (-db or DATABASE_URL): using the embedded Postgres. Its data are in ${dataDir}`)
@@ -22,8 +29,9 @@ export async function withDatabase<T>(
   config: Config,
   log: Log,
   work: (database: Database) => Promise<T>,
+  use: DatabaseUse = {},
 ): Promise<T> {
-  const database = await openDatabase(config, log)
+  const database = await openDatabase(config, log, use)
   try {
     return await work(database)
   } catch (error) {
@@ -31,6 +39,15 @@ export async function withDatabase<T>(
   } finally {
     await database.close().catch(() => {})
   }
+}
+
+/** As {@link withDatabase}, for statements that may take as long as they like: an index of a large log, say. */
+export function withPatientDatabase<T>(
+  config: Config,
+  log: Log,
+  work: (database: Database) => Promise<T>,
+): Promise<T> {
+  return withDatabase(config, log, work, { isPatient: true })
 }
 
 /** SQLSTATEs and socket errors of a connection that did not come about, with the words for each. */
@@ -42,6 +59,7 @@ const CONNECTION_FAILURES: Readonly<Record<string, string>> = {
   ETIMEDOUT: 'the host does not answer',
   CONNECT_TIMEOUT: 'the host does not answer',
   CONNECTION_CLOSED: 'the connection was closed',
+  CONNECTION_TIMEOUT: 'the host does not answer',
   ECONNRESET: 'the connection was closed',
   '28P01': 'the password is wrong',
   '28000': 'this role may not connect',

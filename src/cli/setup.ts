@@ -36,13 +36,13 @@ export const setup = defineCommand({
         2,
       )
     }
-    const [{ withDatabase }, { install, installSql }, { uninstall, uninstallSql }] = await Promise.all([
+    const [{ withPatientDatabase }, { install, installSql }, { uninstall, uninstallSql }] = await Promise.all([
       import('./database.ts'),
       import('../db/install.ts'),
       import('../db/uninstall.ts'),
     ])
     const options = { tables: config.tables, role: args.role }
-    await withDatabase(config, log, async ({ sql }) => {
+    await withPatientDatabase(config, log, async ({ sql }) => {
       if (args.uninstall) {
         if (args.print) return console.log((await uninstallSql(sql)).trimEnd())
         await uninstall(sql)

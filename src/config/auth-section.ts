@@ -2,11 +2,11 @@
  * The `auth:` of datum.yaml, with the secret from the environment or the PEM from its file. Whether the key is a good
  * one is for `auth/keys.ts` to say.
  */
-import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { AuthConfig } from './config.ts'
 import type { Problem } from './problem.ts'
 import { authSchema } from './schema.ts'
+import { FileTooLarge, readSmallFile, SMALL_FILE_BYTES_MAX } from './small-file.ts'
 import type { YamlFile } from './yaml-file.ts'
 
 export interface AuthOutcome {
@@ -64,7 +64,7 @@ export async function readAuthSection(
   } else if (publicKey !== undefined) {
     const path = resolve(folder, publicKey)
     try {
-      key = { kind: 'pem', pem: await readFile(path, 'utf8'), path }
+      key = { kind: 'pem', pem: new TextDecoder().decode(await readSmallFile(path)), path }
     } catch (error) {
       problemAt('jwt_public_key', `"auth.jwt_public_key": ${whyUnreadable(error)} (${path})`)
     }
@@ -98,6 +98,7 @@ function withoutAuth(secret: string | null): readonly string[] {
 
 /** What to say of a file that could not be read. */
 export function whyUnreadable(error: unknown): string {
+  if (error instanceof FileTooLarge) return `the file is larger than ${SMALL_FILE_BYTES_MAX} bytes`
   const { code } = error as NodeJS.ErrnoException
   if (code === 'ENOENT') return 'there is no such file'
   if (code === 'EACCES' || code === 'EPERM') return 'this user may not read the file'

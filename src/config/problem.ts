@@ -8,11 +8,15 @@ export interface Problem {
   readonly message: string
 }
 
+/** Problems that are told at once; whoever has more mends these first. */
+const PROBLEMS_MAX = 50
+
 /** All the problems as the one error that ends the command with exit code 2. */
 export function configurationError(problems: readonly Problem[]): OperatorError {
   const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`
-  const lines = problems.map(
-    ({ where, message }) => `  ${where}: ${/[.?!]$/.test(message) ? message : `${message}.`}`,
-  )
+  const lines = problems
+    .slice(0, PROBLEMS_MAX)
+    .map(({ where, message }) => `  ${where}: ${/[.?!]$/.test(message) ? message : `${message}.`}`)
+  if (problems.length > PROBLEMS_MAX) lines.push(`  … and ${problems.length - PROBLEMS_MAX} more.`)
   return new OperatorError(`The configuration has ${count}:\n${lines.join('\n')}`, 2)
 }

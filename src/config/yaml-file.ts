@@ -2,12 +2,13 @@
  * datum.yaml as a value with places: what it says, where each key stands, and what is wrong with its form. `load.ts`
  * asks; `schema.ts` judges the content.
  */
-import { readFile } from 'node:fs/promises'
 import { relative } from 'node:path'
 import {
   type Document,
   type ErrorCode,
+  isCollection,
   isMap,
+  isPair,
   isScalar,
   LineCounter,
   type Node,
@@ -17,6 +18,7 @@ import {
 import type { Problem } from './problem.ts'
 import { fileSchema } from './schema.ts'
 import { explainIssue, isSecretKey } from './schema-words.ts'
+import { readSmallFile } from './small-file.ts'
 
 export interface YamlFile {
   /** The keys at the top as parsed, not validated. Empty if the file is, or is no map. */
@@ -29,12 +31,12 @@ export interface YamlFile {
 
 /**
  * Reads and judges a file. Null if there is none.
- * @throws what `readFile` throws for other reasons than the file's absence.
+ * @throws what `readSmallFile` throws for other reasons than the file's absence.
  */
 export async function readYamlFile(path: string, folder: string): Promise<YamlFile | null> {
   let bytes: Uint8Array
   try {
-    bytes = await readFile(path)
+    bytes = await readSmallFile(path)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
     throw error
@@ -48,6 +50,7 @@ export function parseYamlFile(text: string, name: string): YamlFile {
   const lines = new LineCounter()
   // Pretty errors quote the line, which may hold a secret. Keys that are no text would be printed as a warning.
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true })
+  if (isTooDeep(document.contents)) return tooDeep(name)
   const at = (offset: number) => {
     const { line, col } = lines.linePos(offset)
     return `${name}:${Math.max(line, 1)}:${Math.max(col, 1)}`
@@ -74,6 +77,27 @@ export function parseYamlFile(text: string, name: string): YamlFile {
     where: (path) => at(offsetOf(document.contents, path)),
     problems: found.map(({ offset, message }) => ({ where: at(offset), message })),
   }
+}
+
+/** Levels that a file may have: it has four, and what looks at each node takes its time with thousands. */
+const NESTING_MAX = 32
+
+function isTooDeep(root: unknown): boolean {
+  let level: unknown[] = [root]
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > NESTING_MAX) return true
+    level = level.flatMap((node) => {
+      const items: readonly unknown[] = isCollection(node) ? node.items : []
+      return items.flatMap((item) => (isPair(item) ? [item.key, item.value] : [item]))
+    })
+  }
+  return false
+}
+
+function tooDeep(name: string): YamlFile {
+  const place = `${name}:1:1`
+  const message = `this is nested more than ${NESTING_MAX} levels deep`
+  return { content: {}, where: () => place, problems: [{ where: place, message }] }
 }
 
 interface Finding {

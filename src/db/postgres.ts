@@ -18,6 +18,12 @@ export const SLOW_READ_CONNECTIONS = 4
 export const WRITE_CONNECTIONS = 6
 const BULK_CONNECTIONS = READ_CONNECTIONS + OVERDUE_READ_CONNECTIONS + SLOW_READ_CONNECTIONS
 const CONNECT_TIMEOUT_SECONDS = 10
+/**
+ * How long a connection may be asked something and say nothing at all. Postgres limits every statement to less
+ * (`statement_timeout`; shared reads are cancelled), so that the line or the process at its end is dead, which nothing
+ * else would tell for many minutes.
+ */
+const ANSWER_SECONDS = 20
 /** Connections that served a rush are given back. */
 const IDLE_SECONDS = 60
 /** What is under way gets this long when the pools close. */
@@ -28,10 +34,13 @@ const SESSION_SETTINGS = { TimeZone: 'UTC', DateStyle: 'ISO, MDY' }
 
 /**
  * `url` as libpq has it; `?prepare=false` for poolers that cannot keep prepared statements, `?sslmode=require` for TLS.
- * Connects lazily: an unreachable server shows at the first statement.
+ * Connects lazily: an unreachable server shows at the first statement. `answerSeconds`: null for who has statements that
+ * may take their time.
  */
-export function openPostgres(url: string, log: Log): Database {
-  const options: Options<Record<string, PostgresType>> = {
+export function openPostgres(url: string, log: Log, answerSeconds: number | null = ANSWER_SECONDS): Database {
+  // answer_timeout is this project's (patches/): the connection is left, and its queries reject with CONNECTION_TIMEOUT.
+  const options: Options<Record<string, PostgresType>> & { readonly answer_timeout: number | null } = {
+    answer_timeout: answerSeconds,
     connect_timeout: CONNECT_TIMEOUT_SECONDS,
     onnotice: (notice) => log.debug(`Postgres: ${notice.severity} ${notice.code}`),
     connection: { application_name: 'datum-server', ...SESSION_SETTINGS },

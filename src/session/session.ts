@@ -19,6 +19,7 @@ import {
   AUTH_DEADLINE_SECONDS,
   FRAME_BYTES_MAX,
   INBOX_MESSAGES_MAX,
+  KEPT_DECODED_MAX,
   PRE_AUTH_FRAME_BYTES_MAX,
   QUEUED_REPLIES_MAX,
   SUBSCRIPTIONS_PER_SOCKET_MAX,
@@ -72,7 +73,8 @@ export class Session implements Subscriber {
   readonly #context: SessionContext
   readonly #subscriptions = new Map<string, Subscription>()
   readonly #writes: WriteQueue
-  readonly #inbox: { readonly message: ClientMessage; readonly length: number }[] = []
+  /** Messages that wait for their turn; of large ones only the text. */
+  readonly #inbox: { readonly frame: string; readonly message: ClientMessage | null }[] = []
   #inboxLength = 0
   readonly #expiry = new LongTimer()
   #deadline: ReturnType<typeof setTimeout> | null = null
@@ -125,7 +127,9 @@ export class Session implements Subscriber {
     if (isLonger(frame, bytesMax))
       return this.close(CloseCode.tooLarge, `A frame may have ${bytesMax} bytes here.`)
     try {
-      this.#inbox.push({ message: decodeClientMessage(frame), length: frame.length })
+      const message = decodeClientMessage(frame)
+      const isKept = !this.#isWorking || frame.length <= KEPT_DECODED_MAX
+      this.#inbox.push({ frame, message: isKept ? message : null })
       this.#inboxLength += frame.length
     } catch (error) {
       if (this.#principal === null)
@@ -184,8 +188,8 @@ export class Session implements Subscriber {
     this.#isWorking = true
     try {
       for (let next = this.#inbox.shift(); next !== undefined; next = this.#inbox.shift()) {
-        this.#inboxLength -= next.length
-        await this.#take(next.message, next.length)
+        this.#inboxLength -= next.frame.length
+        await this.#take(next.message ?? decodeClientMessage(next.frame), next.frame)
         if (this.#closed) return
       }
     } catch (error) {
@@ -196,7 +200,7 @@ export class Session implements Subscriber {
     }
   }
 
-  #take(message: ClientMessage, length: number): void | Promise<void> {
+  #take(message: ClientMessage, frame: string): void | Promise<void> {
     if (message.type === 'auth') return this.#authenticate(message)
     if (this.#principal === null)
       return this.close(CloseCode.unauthorized, 'The first message must be a token.')
@@ -209,7 +213,7 @@ export class Session implements Subscriber {
         return this.#unsubscribe(message.sub)
       case 'write':
         // The principal of now: a refresh that comes before its turn does not change who wrote it.
-        return this.#writes.add(message, length, this.#principal)
+        return this.#writes.add(message, frame, this.#principal)
       case 'ping':
         return this.#reply({ type: 'pong', cursors: this.#cursors() })
     }

@@ -5,15 +5,18 @@ import { errorCode, isUnavailable } from '../db/error-code.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { type AppliedBatch, type Batch, NotAdmitted } from '../sync/writes.ts'
-import { BATCHES_WAITING_MAX, WAITING_CHARACTERS_MAX } from '../wire/limits.ts'
-import type { RejectionCode, ServerMessage, WriteMessage } from '../wire/messages.ts'
+import { decodeClientMessage } from '../wire/decode.ts'
+import { BATCHES_WAITING_MAX, KEPT_DECODED_MAX, WAITING_CHARACTERS_MAX } from '../wire/limits.ts'
+import type { Edit, EditOutcome, RejectionCode, ServerMessage, WriteMessage } from '../wire/messages.ts'
 import type { RateLimit } from './rate-limit.ts'
+import type { WaitingWrites } from './waiting-writes.ts'
 
 /** What writes need of the rest of the server. */
 export interface WriteTarget {
   readonly hub: { tableNamed(name: string | undefined): Table | null; ring(): void }
   readonly applyBatch: (batch: Batch) => Promise<AppliedBatch>
   readonly rateLimit: RateLimit
+  readonly waitingWrites: WaitingWrites
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -40,21 +43,31 @@ export class WriteQueue {
     this.#replies = replies
   }
 
-  /** `length`: of the frame that it came in, in characters. */
-  add(message: WriteMessage, length: number, principal: Principal): void {
+  /** `frame`: what it came in. */
+  add(message: WriteMessage, frame: string, principal: Principal): void {
+    const { length } = frame
+    const user = principal.subject ?? this.#address
     const table = this.#target.hub.tableNamed(message.table)
     if (table === null)
-      return this.#rejectAll(message, 'invalid', 'This server does not serve a table of that name.')
+      return this.#rejectAll(
+        { batch: message.batch, count: message.edits.length },
+        'invalid',
+        'This server does not serve a table of that name.',
+      )
     // Not a rejection: it may be a batch that was applied before, whose outcome is a matter of record.
     const isFull =
-      this.#waiting >= BATCHES_WAITING_MAX || this.#waitingLength + length > WAITING_CHARACTERS_MAX
+      this.#waiting >= BATCHES_WAITING_MAX ||
+      this.#waitingLength + length > WAITING_CHARACTERS_MAX ||
+      !this.#target.waitingWrites.take(user, length)
     if (isFull) return this.#unavailable(message.batch)
     this.#waiting++
     this.#waitingLength += length
+    const waiting = waitingBatch(message, frame)
     this.#last = this.#last.then(async () => {
-      await this.#apply(message, principal, table)
+      await this.#apply(waiting, principal, table)
       this.#waiting--
       this.#waitingLength -= length
+      this.#target.waitingWrites.giveBack(user, length)
     })
   }
 
@@ -63,13 +76,13 @@ export class WriteQueue {
   }
 
   /** Never rejects. */
-  async #apply(message: WriteMessage, principal: Principal, table: Table): Promise<void> {
-    const { batch, edits } = message
+  async #apply(waiting: WaitingBatch, principal: Principal, table: Table): Promise<void> {
+    const { batch, count } = waiting
     try {
       let isAdmitted = false
       const admit = () => {
         // Once for the batch, however often Postgres asks for another try.
-        isAdmitted ||= this.#target.rateLimit.take(this.#address, edits.length)
+        isAdmitted ||= this.#target.rateLimit.take(this.#address, count)
         return isAdmitted
       }
       const applied = await this.#target.applyBatch({
@@ -77,7 +90,9 @@ export class WriteQueue {
         owner: principal.subject ?? this,
         table,
         id: batch,
-        edits,
+        get edits() {
+          return waiting.edits()
+        },
         admit,
       })
       for (const edit of applied.edits)
@@ -89,12 +104,12 @@ export class WriteQueue {
       }
     } catch (error) {
       if (error instanceof NotAdmitted) {
-        this.#rejectAll(message, 'rate_limited', 'Too many edits. Try again later.')
+        this.#rejectAll(waiting, 'rate_limited', 'Too many edits. Try again later.')
       } else if (isUnavailable(error)) {
         this.#unavailable(batch)
       } else {
         this.#target.log.error(`A batch failed as a whole (${errorCode(error)}).`)
-        this.#rejectAll(message, 'error', 'The database refused the batch.')
+        this.#rejectAll(waiting, 'error', 'The database refused the batch.')
       }
     }
   }
@@ -103,12 +118,30 @@ export class WriteQueue {
     this.#replies.reply({ type: 'unavailable', batch, retryAfterMs: RETRY_AFTER_MS })
   }
 
-  #rejectAll({ batch, edits }: WriteMessage, code: RejectionCode, message: string): void {
-    for (const _ of edits) this.#target.metrics.edit(code)
-    this.#replies.reply({
-      type: 'outcome',
-      batch,
-      edits: edits.map(() => ({ status: 'rejected', code, message })),
-    })
+  #rejectAll(
+    { batch, count }: Pick<WaitingBatch, 'batch' | 'count'>,
+    code: RejectionCode,
+    message: string,
+  ): void {
+    for (let n = 0; n < count; n++) this.#target.metrics.edit(code)
+    const edits = new Array<EditOutcome>(count).fill({ status: 'rejected', code, message })
+    this.#replies.reply({ type: 'outcome', batch, edits })
   }
+}
+
+/** A batch that may have to wait: a large one as its text, since its edits would take many times as much memory. */
+interface WaitingBatch {
+  readonly batch: string
+  readonly count: number
+  readonly edits: () => readonly Edit[]
+}
+
+function waitingBatch({ batch, edits }: WriteMessage, frame: string): WaitingBatch {
+  if (frame.length <= KEPT_DECODED_MAX) return { batch, count: edits.length, edits: () => edits }
+  return textBatch(batch, edits.length, frame)
+}
+
+/** A scope of its own, so that nothing in it keeps the edits. */
+function textBatch(batch: string, count: number, frame: string): WaitingBatch {
+  return { batch, count, edits: () => (decodeClientMessage(frame) as WriteMessage).edits }
 }

@@ -68,5 +68,19 @@ export const INBOX_MESSAGES_MAX = 256
 /** Characters of one socket's messages, and of its batches, that may be waiting: two of the largest frames. */
 export const WAITING_CHARACTERS_MAX = 2 * FRAME_BYTES_MAX
 
+/**
+ * The same of all sockets of one user (one `sub`; without one, an address): of two sockets that send as much as they may.
+ */
+export const WAITING_CHARACTERS_PER_USER_MAX = 2 * WAITING_CHARACTERS_MAX
+
+/** And of everybody: some hundred megabytes, of sixteen users at their limit. */
+export const WAITING_CHARACTERS_IN_ALL_MAX = 16 * WAITING_CHARACTERS_PER_USER_MAX
+
+/**
+ * A message that must wait is kept as its text if it has more characters than this, and decoded again when its turn
+ * comes: small values take sixteen times the memory of their text.
+ */
+export const KEPT_DECODED_MAX = 64 * 1024
+
 /** Ids in one `gone`. With the longest ids this is a frame of a few hundred kilobytes. */
 export const GONE_IDS_MAX = 1_000
