@@ -3,6 +3,7 @@ import type { TransactionSql } from 'postgres'
 import { asPrincipal, readForClasses } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
 import type { Database } from '../db/database.ts'
+import { errorCode, isSqlState, isUnavailable } from '../db/error-code.ts'
 import { ROWS_PER_SUBSCRIPTION_MAX } from '../wire/limits.ts'
 import type { Id } from '../wire/messages.ts'
 import type { ReadGates } from './read-gates.ts'
@@ -57,8 +58,19 @@ export function createViewReader(parts: ViewReaderParts): ViewReader {
         database.bulk,
         { settings, access: 'read only', timeoutMs: READ_TIMEOUT_MS, lockTimeoutMs: LOCK_TIMEOUT_MS },
         work,
-      ),
+      ).catch(explain),
     )
+
+  /** A statement that failed may have been made for columns that the table no longer has. */
+  const explain = async (error: unknown): Promise<never> => {
+    const code = errorCode(error)
+    if (isSqlState(code) && !isUnavailable(error)) {
+      const [row] = await database.bulk<{ fingerprint: string }[]>`
+        select datum.fingerprint(${table.oid}) as fingerprint`.catch(() => [])
+      if (row !== undefined && row.fingerprint !== table.fingerprint) throw new TableChanged()
+    }
+    throw error
+  }
 
   /** Watches how long the policies of a class take to answer. */
   const timed = async <T>({ class: { key } }: ReadFor, answer: () => Promise<T>): Promise<T> => {
