@@ -143,8 +143,10 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     unfit,
     async stop() {
       isStopping = true
-      for (const session of sessions) session.close(CloseCode.restart, 'The server restarts. Connect again.')
-      const drained = Promise.all([...sessions].map((session) => session.drained()))
+      // Listed first: a session that is closed is forgotten, and its writes may still be under way.
+      const open = [...sessions]
+      for (const session of open) session.close(CloseCode.restart, 'The server restarts. Connect again.')
+      const drained = Promise.all(open.map((session) => session.drained()))
       await Promise.race([drained, new Promise((resolve) => setTimeout(resolve, DRAIN_MS))])
       await server.stop(true)
       await hub.stop()
