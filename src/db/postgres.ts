@@ -16,6 +16,8 @@ export const OVERDUE_READ_CONNECTIONS = 4
 export const SLOW_READ_CONNECTIONS = 4
 /** Connections for edits. More than Postgres has cores, since an edit may be waiting for a lock. */
 export const WRITE_CONNECTIONS = 6
+/** More of them, for edits that take long. */
+export const OVERDUE_WRITE_CONNECTIONS = 6
 const BULK_CONNECTIONS = READ_CONNECTIONS + OVERDUE_READ_CONNECTIONS + SLOW_READ_CONNECTIONS
 const CONNECT_TIMEOUT_SECONDS = 10
 /** Connections that served a rush are given back. */
@@ -44,7 +46,11 @@ export function openPostgres(url: string, log: Log): Database {
     feed: postgres(url, { ...options, max: 1 }),
     sql: postgres(url, { ...options, max: SHARED_CONNECTIONS }),
     bulk: postgres(url, { ...options, max: BULK_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
-    writes: postgres(url, { ...options, max: WRITE_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
+    writes: postgres(url, {
+      ...options,
+      max: WRITE_CONNECTIONS + OVERDUE_WRITE_CONNECTIONS,
+      idle_timeout: IDLE_SECONDS,
+    }),
   })
   let pools = openPools()
   const endAll = (timeout: number) => Promise.all(Object.values(pools).map((pool) => pool.end({ timeout })))

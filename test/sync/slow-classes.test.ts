@@ -91,3 +91,30 @@ for (const [what, error] of [
     await culprit.client.until(() => culprit.view.ended !== null, 'it ended')
     expect(other.view.ended).toBeNull()
   })
+
+onServer('I9: edits whose policies do not end keep no other user from writing', async () => {
+  await using world = await createWorld({
+    tables: [
+      features({
+        policies: `alter table features enable row level security; alter table features force row level security;
+          create policy p on features using (org_id = current_setting('datum.org_id', true)
+            and (current_setting('datum.org_id', true) <> 'sloth' or pg_sleep(600) is not null))`,
+      }),
+    ],
+  })
+  const edits = [{ op: 'insert', columns: { org_id: 'sloth' } }] as const
+  const sloths = await Promise.all(
+    Array.from({ length: 6 }, (_, n) => world.connect({ sub: `sloth ${n}`, org_id: 'sloth' })),
+  )
+  for (const socket of sloths) socket.send({ type: 'write', batch: crypto.randomUUID(), edits })
+  for (const socket of sloths) await socket.ping()
+  const bob = await world.connect({ sub: 'bob', org_id: 'b' })
+  for (let n = 0; n < 3; n++) {
+    const outcome = await bob.write([{ op: 'insert', columns: { org_id: 'b' } }])
+    expect(outcome.edits[0]?.status).toBe('applied')
+  }
+  // None of the others had its outcome by then: that comes at the edit's time limit.
+  expect(sloths.flatMap(({ frames }) => frames.filter(({ type }) => type === 'outcome'))).toEqual([])
+  for (const socket of sloths)
+    expect((await socket.next('outcome')).edits[0]).toMatchObject({ status: 'rejected', code: 'timeout' })
+})
