@@ -11,14 +11,13 @@ import { errorCode } from './error-code.ts'
 const SHARED_CONNECTIONS = 2
 /** Connections for the reads of single subscriptions. A snapshot holds one for as long as it streams. */
 export const READ_CONNECTIONS = 6
-/** More of them for reads that take long, and for classes whose policies are slow, so that these do not hold up others. */
-export const OVERDUE_READ_CONNECTIONS = 4
+/** More of them for classes whose policies are slow, so that these do not hold up others. */
 export const SLOW_READ_CONNECTIONS = 4
 /** Connections for edits. More than Postgres has cores, since an edit may be waiting for a lock. */
 export const WRITE_CONNECTIONS = 6
 /** More of them, for edits that take long. */
 export const OVERDUE_WRITE_CONNECTIONS = 6
-const BULK_CONNECTIONS = READ_CONNECTIONS + OVERDUE_READ_CONNECTIONS + SLOW_READ_CONNECTIONS
+const BULK_CONNECTIONS = READ_CONNECTIONS + SLOW_READ_CONNECTIONS
 const CONNECT_TIMEOUT_SECONDS = 10
 /** Connections that served a rush are given back. */
 const IDLE_SECONDS = 60
