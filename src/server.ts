@@ -4,7 +4,7 @@ import { createVerifier } from './auth/verifier.ts'
 import { clientAddressBehind } from './client-address.ts'
 import type { Config } from './config/config.ts'
 import type { Database } from './db/database.ts'
-import { WRITE_CONNECTIONS } from './db/postgres.ts'
+import { OVERDUE_WRITE_CONNECTIONS, WRITE_CONNECTIONS } from './db/postgres.ts'
 import { prepareDatabase } from './db/prepare.ts'
 import { answer } from './http.ts'
 import type { Log } from './observe/log.ts'
@@ -46,6 +46,8 @@ const SOCKET_IDLE_SECONDS = 120
 const HTTP_IDLE_SECONDS = 60
 /** Batches of one user that may run at a time. */
 const WRITES_PER_USER_MAX = 3
+/** A batch that takes longer gives its place to the next one and goes on. */
+const OVERDUE_WRITE_MS = 1_000
 /** How long a stop waits for writes under way. */
 const DRAIN_MS = 5_000
 
@@ -94,7 +96,10 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     },
     healthy: () => hub.healthy,
   })
-  const writeGate = new FairGate(WRITE_CONNECTIONS, WRITES_PER_USER_MAX)
+  const writeGate = new FairGate(WRITE_CONNECTIONS, WRITES_PER_USER_MAX, {
+    afterMs: OVERDUE_WRITE_MS,
+    places: OVERDUE_WRITE_CONNECTIONS,
+  })
   const context: SessionContext = {
     verifier,
     expiryToleranceSeconds: config.auth?.enforceExpiry ? config.auth.clockToleranceSeconds : null,
@@ -179,8 +184,10 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     unfit,
     async stop() {
       isStopping = true
-      for (const session of sessions) session.close(CloseCode.restart, 'The server restarts. Connect again.')
-      const drained = Promise.all([...sessions].map((session) => session.drained()))
+      // Listed first: a session that is closed is forgotten, and its writes may still be under way.
+      const open = [...sessions]
+      for (const session of open) session.close(CloseCode.restart, 'The server restarts. Connect again.')
+      const drained = Promise.all(open.map((session) => session.drained()))
       await Promise.race([drained, new Promise((resolve) => setTimeout(resolve, DRAIN_MS))])
       await server.stop(true)
       await hub.stop()

@@ -36,11 +36,9 @@ export const setup = defineCommand({
         2,
       )
     }
-    const [{ withPatientDatabase }, { install, installSql }, { uninstall, uninstallSql }] = await Promise.all([
-      import('./database.ts'),
-      import('../db/install.ts'),
-      import('../db/uninstall.ts'),
-    ])
+    const [{ withPatientDatabase }, { install, installSql }, { uninstall, uninstallSql }] = await Promise.all(
+      [import('./database.ts'), import('../db/install.ts'), import('../db/uninstall.ts')],
+    )
     const options = { tables: config.tables, role: args.role }
     await withPatientDatabase(config, log, async ({ sql }) => {
       if (args.uninstall) {

@@ -11,12 +11,13 @@ import { errorCode } from './error-code.ts'
 const SHARED_CONNECTIONS = 2
 /** Connections for the reads of single subscriptions. A snapshot holds one for as long as it streams. */
 export const READ_CONNECTIONS = 6
-/** More of them for reads that take long, and for classes whose policies are slow, so that these do not hold up others. */
-export const OVERDUE_READ_CONNECTIONS = 4
+/** More of them for classes whose policies are slow, so that these do not hold up others. */
 export const SLOW_READ_CONNECTIONS = 4
 /** Connections for edits. More than Postgres has cores, since an edit may be waiting for a lock. */
 export const WRITE_CONNECTIONS = 6
-const BULK_CONNECTIONS = READ_CONNECTIONS + OVERDUE_READ_CONNECTIONS + SLOW_READ_CONNECTIONS
+/** More of them, for edits that take long. */
+export const OVERDUE_WRITE_CONNECTIONS = 6
+const BULK_CONNECTIONS = READ_CONNECTIONS + SLOW_READ_CONNECTIONS
 const CONNECT_TIMEOUT_SECONDS = 10
 /**
  * How long a connection may be asked something and say nothing at all. Postgres limits every statement to less
@@ -53,7 +54,11 @@ export function openPostgres(url: string, log: Log, answerSeconds: number | null
     feed: postgres(url, { ...options, max: 1 }),
     sql: postgres(url, { ...options, max: SHARED_CONNECTIONS }),
     bulk: postgres(url, { ...options, max: BULK_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
-    writes: postgres(url, { ...options, max: WRITE_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
+    writes: postgres(url, {
+      ...options,
+      max: WRITE_CONNECTIONS + OVERDUE_WRITE_CONNECTIONS,
+      idle_timeout: IDLE_SECONDS,
+    }),
   })
   let pools = openPools()
   const endAll = (timeout: number) => Promise.all(Object.values(pools).map((pool) => pool.end({ timeout })))

@@ -1,21 +1,33 @@
 /**
- * The ways in to the reads of single subscriptions (view-reader.ts): one for most, and a narrow one beside it for
- * classes whose policies are slow (slow-classes.ts), so that those wait for each other and nobody waits for them.
+ * The ways in to the reads of single subscriptions (view-reader.ts): a wide one, in which a read has little time, and a
+ * narrow one beside it, with much, for classes whose policies are slow (slow-classes.ts). So those wait for each other,
+ * and others wait for them no longer than the little.
  */
 import { errorCode } from '../db/error-code.ts'
-import { OVERDUE_READ_CONNECTIONS, READ_CONNECTIONS, SLOW_READ_CONNECTIONS } from '../db/postgres.ts'
+import { READ_CONNECTIONS, SLOW_READ_CONNECTIONS } from '../db/postgres.ts'
 import { FairGate } from './fair-gate.ts'
 
 /** Reads that one socket may have under way by itself; below what there is, so that others get on. */
 const READS_PER_SOCKET_MAX = 2
-/** A read that takes longer gives its place to the next one and goes on. */
-const OVERDUE_MS = 2_000
+
+/** What a statement of a read may take: in all, and of that to wait for a lock, which is not its policies' fault. */
+export interface ReadTime {
+  readonly timeoutMs: number
+  readonly lockTimeoutMs: number
+}
+
+/** A thousand times what most reads take. What needs longer begins anew behind the narrow gate. */
+const LITTLE_TIME: ReadTime = { timeoutMs: 2_000, lockTimeoutMs: 1_500 }
+/** Then the subscription ends with `timeout`. */
+const MUCH_TIME: ReadTime = { timeoutMs: 15_000, lockTimeoutMs: 5_000 }
 
 export interface ReadClass {
   /** Of the class and the table. */
   readonly key: string
   /** Asked when it would be its turn. */
   readonly isSlow: () => boolean
+  /** It did not end in little time. */
+  readonly noteSlow: () => void
 }
 
 /** The reads of one slow class that wait or run. */
@@ -26,20 +38,20 @@ interface Queue {
 }
 
 export class ReadGates {
-  readonly #wide = new FairGate(READ_CONNECTIONS, READS_PER_SOCKET_MAX, {
-    afterMs: OVERDUE_MS,
-    places: OVERDUE_READ_CONNECTIONS,
-  })
+  readonly #wide = new FairGate(READ_CONNECTIONS, READS_PER_SOCKET_MAX)
   readonly #narrow = new FairGate(SLOW_READ_CONNECTIONS, 1)
   readonly #queues = new Map<string, Queue>()
 
-  /** Runs `work` when it is its turn. `socket`: whom it counts for. */
-  async run<T>(socket: unknown, { key, isSlow }: ReadClass, work: () => Promise<T>): Promise<T> {
-    if (!isSlow()) {
-      // It may have turned out to be slow while it waited.
-      const done = await this.#wide.run(socket, async () => (isSlow() ? null : { result: await work() }))
+  /**
+   * Runs `work` when it is its turn, and a second time if the first was cancelled because it took long. `socket`: whom it
+   * counts for.
+   */
+  async run<T>(socket: unknown, readClass: ReadClass, work: (time: ReadTime) => Promise<T>): Promise<T> {
+    if (!readClass.isSlow()) {
+      const done = await this.#wide.run(socket, () => inLittleTime(readClass, work))
       if (done !== null) return done.result
     }
+    const { key } = readClass
     const queue = this.#queues.get(key) ?? { length: 0, hopelessBefore: 0 }
     this.#queues.set(key, queue)
     queue.length++
@@ -48,7 +60,7 @@ export class ReadGates {
       return await this.#narrow.run(key, () => {
         // The same policies under the same claims did not end meanwhile: this one has had its time.
         if (waitingSince < queue.hopelessBefore) throw new TimeIsUp()
-        return this.#watched(queue, work)
+        return this.#watched(queue, () => work(MUCH_TIME))
       })
     } finally {
       if (--queue.length === 0) this.#queues.delete(key)
@@ -63,6 +75,21 @@ export class ReadGates {
       if (errorCode(error) === CANCELLED) queue.hopelessBefore = (since + performance.now()) / 2
       throw error
     }
+  }
+}
+
+/** Null: the class is slow, as it turned out now or while this read waited. */
+async function inLittleTime<T>(
+  { isSlow, noteSlow }: ReadClass,
+  work: (time: ReadTime) => Promise<T>,
+): Promise<{ readonly result: T } | null> {
+  if (isSlow()) return null
+  try {
+    return { result: await work(LITTLE_TIME) }
+  } catch (error) {
+    if (errorCode(error) !== CANCELLED) throw error
+    noteSlow()
+    return null
   }
 }
 

@@ -3,9 +3,10 @@ import type { TransactionSql } from 'postgres'
 import { asPrincipal, readForClasses } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
 import type { Database } from '../db/database.ts'
+import { errorCode, isSqlState, isUnavailable } from '../db/error-code.ts'
 import { ROWS_PER_SUBSCRIPTION_MAX } from '../wire/limits.ts'
 import type { Id } from '../wire/messages.ts'
-import type { ReadGates } from './read-gates.ts'
+import { CANCELLED, type ReadGates } from './read-gates.ts'
 import { viewIdsSql, viewRowsSql } from './read-sql.ts'
 import type { RowSize } from './row-size.ts'
 import type { SlowClasses } from './slow-classes.ts'
@@ -17,12 +18,7 @@ interface ViewRow {
   readonly json: string | null
 }
 
-/** How long one statement for one subscription may take. Then the subscription ends with `timeout`. */
-const READ_TIMEOUT_MS = 15_000
-/** How long of that it may wait for a lock on the table. Then it is tried again: a lock is not its policies' fault. */
-const LOCK_TIMEOUT_MS = 5_000
-
-/** A class whose read takes this long gets out of the way of others. */
+/** A class whose read takes this long stays out of the way of others. */
 const SLOW_MS = 2_000
 /** And one whose read takes no longer than this is as good as any. */
 const QUICK_MS = 250
@@ -52,13 +48,26 @@ export function createViewReader(parts: ViewReaderParts): ViewReader {
     { class: { key, settings }, subscriber }: ReadFor,
     work: (transaction: TransactionSql) => Promise<T>,
   ): Promise<T> =>
-    gates.run(subscriber, { key: `${table.oid} ${key}`, isSlow: () => slowClasses.has(key) }, () =>
-      asPrincipal(
-        database.bulk,
-        { settings, access: 'read only', timeoutMs: READ_TIMEOUT_MS, lockTimeoutMs: LOCK_TIMEOUT_MS },
-        work,
-      ),
+    gates.run(
+      subscriber,
+      {
+        key: `${table.oid} ${key}`,
+        isSlow: () => slowClasses.has(key),
+        noteSlow: () => slowClasses.note(key),
+      },
+      (time) => asPrincipal(database.bulk, { settings, access: 'read only', ...time }, work).catch(explain),
     )
+
+  /** A statement that failed may have been made for columns that the table no longer has. */
+  const explain = async (error: unknown): Promise<never> => {
+    const code = errorCode(error)
+    if (isSqlState(code) && !isUnavailable(error)) {
+      const [row] = await database.bulk<{ fingerprint: string }[]>`
+        select datum.fingerprint(${table.oid}) as fingerprint`.catch(() => [])
+      if (row !== undefined && row.fingerprint !== table.fingerprint) throw new TableChanged()
+    }
+    throw error
+  }
 
   /** Watches how long the policies of a class take to answer. */
   const timed = async <T>({ class: { key } }: ReadFor, answer: () => Promise<T>): Promise<T> => {
@@ -117,13 +126,22 @@ export function createViewReader(parts: ViewReaderParts): ViewReader {
         while (rows.length > 0) {
           rowSize.saw(rows.filter(hasJson))
           // Postgres produces the next run while this one is sent.
-          const next = fetch().execute()
+          const next = fetch().execute().catch(interrupted)
           const [goOn, following] = await Promise.all([take(rows), next])
           if (!goOn) return
           rows = following
         }
       }),
   }
+}
+
+/**
+ * Out of time with a part of the view sent: to be gone on with by comparing, not from the beginning. Said as Postgres says
+ * that something is to be tried again (SQLSTATE serialization_failure).
+ */
+function interrupted(error: unknown): never {
+  if (errorCode(error) !== CANCELLED) throw error
+  throw Object.assign(new Error('the view was not read to its end'), { code: '40001' })
 }
 
 function hasJson(row: ViewRow): row is ViewRow & { readonly json: string } {

@@ -76,7 +76,7 @@ async function inTransaction(
 ): Promise<AppliedBatch> {
   const subject = subjectOf(principal)
   const [begun] = await transaction<{ recorded: { outcome: EditOutcome[]; xid: string } | null }[]>`
-    select datum.begin_batch(${subject}, ${id}::uuid) as recorded`
+    select datum.begin_batch(${subject}, ${id}::uuid) as recorded`.catch(withoutSchema)
   const recorded = begun?.recorded ?? null
   if (recorded !== null) return { edits: recorded.outcome, xid: xidOf(recorded.outcome, recorded.xid) }
   if (!admit()) throw new NotAdmitted()
@@ -90,6 +90,18 @@ async function inTransaction(
   const [finished] = await transaction<{ xid: string }[]>`
     select datum.finish_batch(${subject}, ${id}::uuid, ${JSON.stringify(outcomes)}::text::json), pg_current_xact_id()::text as xid`
   return { edits: outcomes, xid: xidOf(outcomes, finished?.xid ?? '0') }
+}
+
+/** SQLSTATEs undefined_function, undefined_table, invalid_schema_name. */
+const ABSENT = new Set(['42883', '42P01', '3F000'])
+
+/**
+ * The schema `datum` was removed or replaced under this server, which is about to notice and to stop (hub.ts). Nothing
+ * was decided: to be tried again elsewhere, as if Postgres were away (SQLSTATE cannot_connect_now).
+ */
+function withoutSchema(error: unknown): never {
+  if (!ABSENT.has(errorCode(error))) throw error
+  throw Object.assign(new Error('the schema datum is not as expected'), { code: '57P03' })
 }
 
 /** From this size on an edit may make a row too large. Rows below are left far from it by small edits. */

@@ -126,6 +126,42 @@ describe.skipIf(!onPostgres)('on a Postgres server', () => {
     expect(await installed(world)).toBe(false)
   })
 
+  test('setup --uninstall prints, removes, and says when there is nothing; a server that runs ends with words', async () => {
+    await using world = await createWorld({ start: false })
+    await writeConfig(world, false)
+    const owner = ['-db', world.adminUrl!]
+    expect((await runProgram(folder, ['setup', ...owner])).code).toBe(0)
+    const server = startProgram(folder, ['-db', world.appUrl!, '-port=0', '-host=127.0.0.1'])
+    const { url } = await server.ready()
+    const socket = new WebSocket(`${url.replace('http', 'ws')}/ws`, 'datum.v1')
+    await opened(socket)
+    const closed = closeCode(socket)
+
+    const printed = await runProgram(folder, ['setup', '--uninstall', '--print', ...owner])
+    expect(printed.code).toBe(0)
+    expect(printed.stdout).toContain('drop schema datum restrict')
+    expect(await installed(world)).toBe(true)
+
+    await world.admin`create policy by_claim on features using (org_id = datum.claim('org_id'))`
+    const refused = await runProgram(folder, ['setup', '--uninstall', ...owner])
+    expect(refused).toMatchObject({ code: 1, stdout: '' })
+    expect(refused.stderr).toContain('the policy by_claim on features')
+    expect(await installed(world)).toBe(true)
+    await world.admin`drop policy by_claim on features`
+
+    expect(await runProgram(folder, ['setup', '-uninstall', ...owner])).toMatchObject({ code: 0, stdout: '' })
+    expect(await installed(world)).toBe(false)
+    expect(await closed).toBe(1012)
+    const { code, stderr } = await server.outcome
+    expect(code).toBe(1)
+    expect(stderr).toContain('Cannot go on serving')
+    expect(stderr).not.toMatch(/^\s+at /m)
+
+    const again = await runProgram(folder, ['setup', '--uninstall', ...owner])
+    expect(again.code).toBe(1)
+    expect(again.stderr).toContain('nothing to uninstall')
+  })
+
   test('a superuser is warned about at the start, and found by check', async () => {
     await using world = await createWorld({ start: false })
     await writeConfig(world)

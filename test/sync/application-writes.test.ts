@@ -1,9 +1,14 @@
 /** What the application does to its own tables works as it did before datum, whatever it writes. Invariant 11. */
 import { describe, expect, setDefaultTimeout, test } from 'bun:test'
+import { install } from '../../src/db/install.ts'
+import { backendKind } from '../support/backend.ts'
 import { createWorld, EARTH, point, TEST_TIMEOUT_MS, type World, ZURICH } from '../support/fixture.ts'
 import { features } from '../support/table-spec.ts'
 
 setDefaultTimeout(TEST_TIMEOUT_MS)
+
+/** For what changes roles and rights: the embedded database is its owner's alone. */
+const onServer = test.skipIf((await backendKind()) === 'embedded')
 
 const alice = { sub: 'alice', org_id: 'a' }
 const IN_ZURICH = `st_setsrid(st_makepoint(8.5, 47.5), 4326)`
@@ -63,6 +68,31 @@ describe('another role of the application', () => {
     await client.until(() => view.rows.size === 2, 'both are seen')
     expect(await world.admin`select 1 from hostile.change`).toHaveLength(0)
   })
+
+  onServer(
+    'I11: writes where the triggers lost every right, as in a dump restored without privileges',
+    async () => {
+      await using world = await createWorld({ tables: [features({ policies: open })] })
+      await world.admin.unsafe(`
+        do $$ begin create role lone_owner; exception when duplicate_object then null; end $$;
+        grant create, usage on schema public to lone_owner; alter table features owner to lone_owner`)
+      await install(world.admin, { tables: world.config.tables, role: 'datum_app' })
+      try {
+        await world.admin.unsafe(`revoke all on all functions in schema datum from lone_owner, public;
+          revoke all on all tables in schema datum from lone_owner; revoke all on schema datum from public`)
+        const one = `('one', ${IN_ZURICH})`
+        await asWriter(world, '', `insert into features (name, geom) values ${one}`)
+        // Enough for each to have its turn at what happens to one row in a thousand.
+        await asWriter(world, '', `insert into features (name, geom) values ${Array(2_000).fill(one).join()}`)
+        await asWriter(world, '', `update features set name = 'two'`)
+        await asWriter(world, '', `delete from features where name = 'one'`)
+        expect(await world.admin`select from features where name = 'two'`).toHaveLength(2_001)
+        await asWriter(world, '', 'truncate features')
+      } finally {
+        await world.admin.unsafe('drop owned by lone_owner cascade; drop role lone_owner')
+      }
+    },
+  )
 
   for (const isolation of ['read committed', 'repeatable read', 'serializable'])
     test(`I11: writes in a ${isolation} transaction`, async () => {

@@ -1,7 +1,7 @@
 /** Policies that take long, and what they may cost others: the first read, once. Invariants 8 and 9. */
 import { expect, setDefaultTimeout, test } from 'bun:test'
 import { backendKind } from '../support/backend.ts'
-import { createWorld, TEST_TIMEOUT_MS, type World } from '../support/fixture.ts'
+import { createWorld, TEST_TIMEOUT_MS, type World, ZURICH } from '../support/fixture.ts'
 import { features } from '../support/table-spec.ts'
 
 /** The embedded Postgres is one session: whatever runs there holds up everything, as docs/ARCHITECTURE.md says. */
@@ -49,6 +49,43 @@ onServer(
   },
 )
 
+onServer(
+  'I9: many who ask for a view under policies that do not end do not keep others from theirs',
+  async () => {
+    await using world = await createWorld({ tables: [features({ policies })] })
+    const id = await world.put({ org: 'public' })
+    await world.admin`insert into switch values (600)`
+    const sloths = await Promise.all(
+      Array.from({ length: 16 }, (_, n) => world.connect({ sub: `sloth ${n}`, org_id: `sloth ${n}` })),
+    )
+    const waiting = sloths.map((socket) => socket.startSubscribe({ bbox: ZURICH }))
+    for (const socket of sloths) await socket.ping()
+    for (let n = 0; n < 4; n++) {
+      const { view } = await world.watch({ sub: `other ${n}`, org_id: 'a' })
+      expect([...view.rows.keys()]).toEqual([id])
+    }
+    expect(waiting.filter(({ ended }) => ended !== null)).toEqual([])
+  },
+)
+
+onServer('I4: a view that is slow from beginning to end comes whole all the same', async () => {
+  await using world = await createWorld({
+    tables: [
+      features({
+        policies: `alter table features enable row level security; alter table features force row level security;
+          create policy p on features using (org_id = current_setting('datum.org_id', true)
+            and (name is distinct from 'slow' or pg_sleep(0.3) is not null))`,
+      }),
+    ],
+  })
+  // The first run of rows is quick, those after it are not.
+  await world.admin`insert into features (org_id, name, geom)
+    select 'a', case when n > 1000 then 'slow' end, st_setsrid(st_makepoint(8.5, 47.5), 4326) from generate_series(1, 1020) n`
+  const { client, view } = await world.watch({ sub: 'sloth', org_id: 'a' })
+  expect(view.ended).toBeNull()
+  await world.untilTrue(client, view, { org_id: 'a' })
+})
+
 onServer('I4: a policy that is slow and ends is waited for, and its subscription goes on', async () => {
   await using world = await createWorld({ tables: [features({ policies })] })
   const sloth = await world.watch({ sub: 'sloth', org_id: 'sloth' })
@@ -91,3 +128,30 @@ for (const [what, error] of [
     await culprit.client.until(() => culprit.view.ended !== null, 'it ended')
     expect(other.view.ended).toBeNull()
   })
+
+onServer('I9: edits whose policies do not end keep no other user from writing', async () => {
+  await using world = await createWorld({
+    tables: [
+      features({
+        policies: `alter table features enable row level security; alter table features force row level security;
+          create policy p on features using (org_id = current_setting('datum.org_id', true)
+            and (current_setting('datum.org_id', true) <> 'sloth' or pg_sleep(600) is not null))`,
+      }),
+    ],
+  })
+  const edits = [{ op: 'insert', columns: { org_id: 'sloth' } }] as const
+  const sloths = await Promise.all(
+    Array.from({ length: 6 }, (_, n) => world.connect({ sub: `sloth ${n}`, org_id: 'sloth' })),
+  )
+  for (const socket of sloths) socket.send({ type: 'write', batch: crypto.randomUUID(), edits })
+  for (const socket of sloths) await socket.ping()
+  const bob = await world.connect({ sub: 'bob', org_id: 'b' })
+  for (let n = 0; n < 3; n++) {
+    const outcome = await bob.write([{ op: 'insert', columns: { org_id: 'b' } }])
+    expect(outcome.edits[0]?.status).toBe('applied')
+  }
+  // None of the others had its outcome by then: that comes at the edit's time limit.
+  expect(sloths.flatMap(({ frames }) => frames.filter(({ type }) => type === 'outcome'))).toEqual([])
+  for (const socket of sloths)
+    expect((await socket.next('outcome')).edits[0]).toMatchObject({ status: 'rejected', code: 'timeout' })
+})

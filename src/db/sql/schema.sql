@@ -159,6 +159,8 @@ begin
     -- Triggers that were disabled for a while have logged nothing meanwhile.
     (select string_agg(t.oid::text || '/' || t.xmin::text, ',' order by t.oid)
        from pg_trigger t where t.tgrelid = rel and starts_with(t.tgname, 'zz_datum_')), ';',
+    -- Partitions come and go with all their rows.
+    (select string_agg(i.inhrelid::text, ',' order by i.inhrelid) from pg_inherits i where i.inhparent = rel), ';',
     (select string_agg(a.attnum::text || '/' || a.atttypid::text || '/' || a.atttypmod::text || '/' || a.attnotnull::text || '/' || a.attname || coalesce(a.attacl::text, ''), ',' order by a.attnum)
        from pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped)));
 end $$;
