@@ -172,8 +172,15 @@ export class FrameChecker {
     const key = `${table}/${id}`
     const version = BigInt(row.v as string)
     const newest = versions.get(key) ?? 0n
-    if (version < newest) this.#broken(`an older version of ${id} in ${sub}: ${version} after ${newest}`)
-    else versions.set(key, version)
+    if (version < newest)
+      this.#client.cursors.regressed({
+        actor: this.#client.name,
+        table,
+        id,
+        before: newest,
+        after: version,
+      })
+    versions.set(key, version)
     held.add(id)
   }
 

@@ -80,14 +80,18 @@ export const TABLES_SQL = `
         old.hidden and current_setting('datum.role', true) is distinct from 'admin', tg_table_name || '/' || old.id);
       return null;
     end $$;
-  -- Every version of every row, deletions being versions too: what a cursor is checked against.
-  create table version_log (v bigint primary key, xid xid8 not null default pg_current_xact_id(), tbl text, id text, org_id text,
-    hidden boolean, shown boolean);
+  -- Every version of every row, deletions being versions too: what a cursor is checked against. The turn is the order of
+  -- a row's versions. Their numbers are not: that of an insert may be given out long before the insert, which waits for
+  -- whoever deletes the row of that id.
+  create sequence turns;
+  create table version_log (v bigint primary key, turn bigint not null default nextval('turns'),
+    xid xid8 not null default pg_current_xact_id(), tbl text, id text, org_id text, hidden boolean, shown boolean);
+  create index on version_log (tbl, id);
   create function log_version() returns trigger language plpgsql security definer as $$
     begin
       if tg_op = 'TRUNCATE' then
-        execute format('insert into version_log select nextval(''versions''), pg_current_xact_id(), %L, id::text, null, null, false
-          from %I', tg_table_name, tg_table_name);
+        execute format('insert into version_log (v, tbl, id, shown) select nextval(''versions''), %L, id::text, false from %I',
+          tg_table_name, tg_table_name);
         return null;
       end if;
       if tg_op = 'DELETE' or tg_op = 'UPDATE' and old.id is distinct from new.id then

@@ -48,6 +48,8 @@ export async function createTortureWorld(history: History): Promise<TortureWorld
       async [Symbol.asyncDispose]() {
         await servers[Symbol.asyncDispose]()
         await sql.end({ timeout: 1 })
+        if (history.violations.length > 0)
+          for (const line of (await cluster.log()).split('\n').filter(isTelling)) history.note('log', line)
         await cluster.stop()
       },
     }
@@ -56,6 +58,9 @@ export async function createTortureWorld(history: History): Promise<TortureWorld
     throw error
   }
 }
+
+/** Lines of Postgres's log that may explain what was broken, once the rest of it is gone. */
+const isTelling = (line: string) => /ERROR|DETAIL|STATEMENT|FATAL|PANIC|^\tProcess/.test(line)
 
 /** Runs a number of random steps, one after the other. Actors run side by side. */
 export interface Actor {
