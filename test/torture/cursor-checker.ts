@@ -88,7 +88,7 @@ export class CursorChecker {
     const snapshot = cursor.split('/')[1] ?? ''
     const versions = await sql<Version[]>`
       select id, v::text, turn::text, org_id, hidden, shown, pg_visible_in_snapshot(xid, ${snapshot}::pg_snapshot) as covered
-        from version_log where tbl = ${table} order by id, turn desc`
+        from version_log where tbl = ${table} order by id, version_log.turn desc`
     const byId = Map.groupBy(versions, ({ id }) => id)
     for (const [id, ofRow] of byId) {
       // The newest version that the cursor covers; where it covers none, there is nothing to say.
