@@ -16,6 +16,17 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     invariant: 'I1',
+    breaks: 'what comes first need not be a token',
+    file: 'src/session/session.ts',
+    find: `if (this.#principal === null)
+      return this.close(CloseCode.unauthorized, 'The first message must be a token.')
+    switch`,
+    replace: `this.#principal ??= ANONYMOUS
+    switch`,
+    tests: ['test/session/authentication.test.ts'],
+  },
+  {
+    invariant: 'I1',
     breaks: 'messages do not wait for the token before them',
     file: 'src/session/session.ts',
     find: 'await this.#take(next.message, next.length)',
@@ -48,6 +59,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: "used_names := used_names || array(select jsonb_object_keys(entry.value -> 'settings'));",
     replace: '',
     tests: ['test/sync/shared-reads.test.ts'],
+    only: 'one statement',
   },
   {
     invariant: 'I2',
@@ -56,6 +68,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: "!conclusive || reads.has('request.jwt.claims')",
     replace: 'false',
     tests: ['test/sync/shared-reads.test.ts'],
+    only: 'put together',
   },
   {
     invariant: 'I2',
@@ -63,7 +76,8 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/db/policies.ts',
     find: 'if (!reads.conclusive || row.depends_on_code)',
     replace: 'if (!reads.conclusive)',
-    tests: ['test/sync/principal-classes.test.ts', 'test/sync/shared-reads.test.ts'],
+    tests: ['test/sync/shared-reads.test.ts'],
+    only: 'with the name of a built-in one',
   },
   {
     invariant: 'I2',
@@ -72,6 +86,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: 'fingerprint === table.fingerprint && table === this.#table',
     replace: 'true',
     tests: ['test/sync/shared-reads.test.ts'],
+    only: 'policies of before',
   },
   {
     invariant: 'I2',
@@ -109,6 +124,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: 'for (const id of gone) this.#held.delete(id)',
     replace: '',
     tests: ['test/sync/bbox.test.ts'],
+    only: 'gone once',
   },
 
   // ---- 4: when changes stop, every live subscription equals SELECT under its claims within its box
