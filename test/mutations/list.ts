@@ -373,7 +373,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/session/session.ts',
     find: 'this.#inbox.length > INBOX_MESSAGES_MAX || this.#inboxLength > WAITING_CHARACTERS_MAX',
     replace: 'false',
-    tests: ['test/session/hostile-messages.test.ts'],
+    tests: ['test/session/inbox.test.ts'],
   },
 
   // ---- 11: datum never makes an application's own write fail
