@@ -1,6 +1,7 @@
 /**
- * `bun run mutations [FILTER…]`: breaks the invariants on purpose, one mutation of `list.ts` at a time, and sees whether
- * the tests named there notice. Exits 1 if a mutation survives, does not apply, or its tests fail without it.
+ * `bun run mutations [--torture] [FILTER…]`: breaks the invariants on purpose, one mutation of `list.ts` at a time, and sees
+ * whether the tests named there notice. Exits 1 if a mutation survives, does not apply, or its tests fail without it.
+ * With `--torture` a short torture takes the place of the tests, to see what it is worth; it need not notice all.
  */
 import { findPostgresBinaries, startCluster } from '../support/postgres.ts'
 import { MUTATIONS } from './list.ts'
@@ -8,7 +9,8 @@ import type { Mutation } from './mutation.ts'
 import { Tree } from './tree.ts'
 
 /** `I3` is the third invariant and not the thirtieth; anything else is a part of a file's name or of the description. */
-const filters = process.argv.slice(2)
+const filters = process.argv.slice(2).filter((argument) => argument !== '--torture')
+const byTorture = process.argv.includes('--torture')
 const isWanted = ({ invariant, file, breaks }: Mutation) =>
   filters.length === 0 ||
   filters.some((filter) => invariant === filter || `${file} ${breaks}`.includes(filter))
@@ -29,7 +31,8 @@ const cluster = await startCluster(binaries)
 let problems = 0
 try {
   await using tree = await Tree.copy(cluster.adminUrl('postgres'))
-  problems = (await soundTests(tree, wanted)) ? await survivors(tree, wanted) : 1
+  if (byTorture) await torture(tree, wanted)
+  else problems = (await soundTests(tree, wanted)) ? await survivors(tree, wanted) : 1
 } finally {
   await cluster.stop()
 }
@@ -50,7 +53,8 @@ async function survivors(tree: Tree, mutations: readonly Mutation[]): Promise<nu
   for (const mutation of mutations) {
     const { invariant, file, breaks } = mutation
     const start = Date.now()
-    const { failed, output } = await tree.testMutated(mutation)
+    const options = ['--bail', ...(mutation.only === undefined ? [] : ['-t', mutation.only])]
+    const { failed, output } = await tree.mutated(mutation, () => tree.test(mutation.tests, options))
     const seconds = Math.round((Date.now() - start) / 1_000)
     const isKilled = failed.length > 0
     console.log(`${isKilled ? 'killed  ' : 'SURVIVED'} ${invariant} ${breaks} (${file}, ${seconds} s)`)
@@ -65,4 +69,15 @@ async function survivors(tree: Tree, mutations: readonly Mutation[]): Promise<nu
     `\n${mutations.length} mutations, ${survived.length} survived, ${minutes} minutes with the run before`,
   )
   return survived.length
+}
+
+async function torture(tree: Tree, mutations: readonly Mutation[]): Promise<void> {
+  let noticed = 0
+  for (const mutation of mutations) {
+    const broken = await tree.mutated(mutation, () => tree.torture())
+    if (broken !== null) noticed++
+    console.log(`${broken === null ? 'not noticed' : 'noticed    '} ${mutation.invariant} ${mutation.breaks}`)
+    if (broken !== null) console.log(`            by "${broken.slice(0, 200)}"`)
+  }
+  console.log(`\n${noticed} of ${mutations.length} noticed by a short torture`)
 }

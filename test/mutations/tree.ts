@@ -42,41 +42,50 @@ export class Tree implements AsyncDisposable {
     return new Tree(folder, databaseUrl)
   }
 
-  /** Runs the tests with the mutation in place, up to the first that fails. */
-  async testMutated(mutation: Mutation): Promise<TestRun> {
+  /** Does `work` with the mutation in place. */
+  async mutated<T>(mutation: Mutation, work: () => Promise<T>): Promise<T> {
     const path = join(this.folder, mutation.file)
     const source = await Bun.file(path).text()
     await Bun.write(path, mutate(mutation, source))
     try {
-      return await this.test(mutation.tests, ['--bail', ...(mutation.only ? ['-t', mutation.only] : [])])
+      return await work()
     } finally {
       await Bun.write(path, source)
     }
   }
 
   async test(files: readonly string[], options: readonly string[] = []): Promise<TestRun> {
-    const run = Bun.spawn(
-      [process.execPath, 'test', '--timeout', '60000', ...options, ...files.map((file) => `./${file}`)],
-      {
-        cwd: this.folder,
-        env: {
-          ...process.env,
-          DATUM_TEST_DATABASE_URL: this.databaseUrl,
-          DATUM_TEST_GIVE_UP_MS: String(GIVE_UP_MS),
-        },
-        stdin: 'ignore',
-        stdout: 'pipe',
-        stderr: 'pipe',
+    const paths = files.map((file) => `./${file}`)
+    const { code, output } = await this.#bun(['test', '--timeout', '60000', ...options, ...paths])
+    const failed = [...output.matchAll(/^\(fail\) (.+?)(?: \[[\d.]+m?s\])?$/gm)].map(([, name = '']) => name)
+    return { passed: code === 0, failed, output }
+  }
+
+  /** Runs a short torture; resolves to the first rule that was broken, null if none was. */
+  async torture(): Promise<string | null> {
+    const { code, output } = await this.#bun(['test/torture/main.ts', '--seeds', '1..2', '--rounds', '2'])
+    if (code === 0) return null
+    return /^seed \d+: BROKEN .*\n(.*)/m.exec(output)?.[1] ?? output.slice(-300)
+  }
+
+  async #bun(args: readonly string[]): Promise<{ code: number; output: string }> {
+    const run = Bun.spawn([process.execPath, ...args], {
+      cwd: this.folder,
+      env: {
+        ...process.env,
+        DATUM_TEST_DATABASE_URL: this.databaseUrl,
+        DATUM_TEST_GIVE_UP_MS: String(GIVE_UP_MS),
       },
-    )
+      stdin: 'ignore',
+      stdout: 'pipe',
+      stderr: 'pipe',
+    })
     const [stdout, stderr, code] = await Promise.all([
       new Response(run.stdout).text(),
       new Response(run.stderr).text(),
       run.exited,
     ])
-    const output = `${stdout}\n${stderr}`
-    const failed = [...output.matchAll(/^\(fail\) (.+?)(?: \[[\d.]+m?s\])?$/gm)].map(([, name = '']) => name)
-    return { passed: code === 0, failed, output }
+    return { code, output: `${stdout}\n${stderr}` }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
