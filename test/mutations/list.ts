@@ -225,6 +225,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: 'for (const subscription of this.#subscriptions.values()) subscription.principalChanged()',
     replace: '',
     tests: ['test/session/refresh.test.ts'],
+    only: 'I6:',
   },
   {
     invariant: 'I6',
@@ -249,6 +250,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: 'this.#principal.subject !== principal.subject',
     replace: 'false',
     tests: ['test/session/refresh.test.ts'],
+    only: 'another sub',
   },
 
   // ---- 7: a batch is applied exactly once; every edit gets exactly one outcome
@@ -259,6 +261,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: 'if (recorded !== null) return',
     replace: 'if (recorded === undefined) return',
     tests: ['test/writes/outcomes.test.ts'],
+    only: 'I7:',
   },
   {
     invariant: 'I7',
@@ -267,6 +270,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: 'const subject = subjectOf(principal)',
     replace: "const subject = principal === null ? subjectOf(principal) : ''",
     tests: ['test/writes/outcomes.test.ts'],
+    only: 'by another user',
   },
   {
     invariant: 'I7',
@@ -275,6 +279,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: 'if (result.count === 0)',
     replace: 'if (result.count < 0)',
     tests: ['test/writes/outcomes.test.ts'],
+    only: 'I8:',
   },
   {
     invariant: 'I7',
@@ -384,6 +389,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: "  exception when others then\n    -- The application's write",
     replace: "  exception when no_data_found then\n    -- The application's write",
     tests: ['test/sync/application-writes.test.ts'],
+    only: 'the log does not take',
   },
   {
     invariant: 'I11',
@@ -392,6 +398,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: 'language plpgsql security definer set search_path',
     replace: 'language plpgsql security invoker set search_path',
     tests: ['test/sync/application-writes.test.ts'],
+    only: 'without any right',
   },
   {
     invariant: 'I11',
@@ -400,6 +407,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: 'security definer set search_path = pg_catalog, pg_temp as $datum$',
     replace: 'security definer as $datum$',
     tests: ['test/sync/application-writes.test.ts'],
+    only: 'no operator',
   },
 
   // ---- 12: claims never outlive their transaction; tokens, secrets and row values never reach the log
@@ -423,10 +431,10 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     invariant: 'I12',
-    breaks: "Postgres's words, which quote rows, are passed on",
-    file: 'src/sync/rejection.ts',
-    find: 'Another row stands in the way',
-    replace: ['$', '{(error as { detail?: string }).detail}'].join(''),
-    tests: ['test/writes/outcomes.test.ts'],
+    breaks: 'a token that was refused is logged',
+    file: 'src/session/session.ts',
+    find: 'if (!(error instanceof AuthError)) throw error',
+    replace: 'this.#context.log.warn(token)\n      if (!(error instanceof AuthError)) throw error',
+    tests: ['test/session/log.test.ts'],
   },
 ]
