@@ -49,6 +49,7 @@ export class SlowSocket {
       }
       socket.on('data', listen)
       socket.once('error', reject)
+      socket.once('close', () => reject(new Error('closed in the handshake')))
     })
     if (!head.toString('latin1').startsWith('HTTP/1.1 101'))
       throw new Error(`refused: ${head.toString('latin1', 0, 80)}`)
@@ -67,6 +68,8 @@ export class SlowSocket {
     })
     socket.on('error', () => {})
     await new Promise<void>((resolve) => {
+      // Never called where the server dies first.
+      socket.once('close', () => resolve())
       socket.write('GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgr', () => resolve())
     })
     socket.destroy()

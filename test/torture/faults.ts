@@ -76,9 +76,9 @@ export class PostgresFaults extends FaultInjector {
   }
 
   async #terminateAtCommit(): Promise<void> {
-    await duringCommit(this.world, async () => {
+    await duringCommit(this.world, async (sql) => {
       this.did('backends terminated between commit and answer')
-      await this.world.sql`
+      await sql`
         select pg_terminate_backend(pid) from pg_stat_activity
          where application_name = 'datum-server' and wait_event = 'SyncRep'`
     })

@@ -14,6 +14,8 @@ export interface TortureWorld extends AsyncDisposable {
   readonly servers: readonly ServerSlot[]
   /** A superuser's: the application. Its statements fail while Postgres is away. */
   readonly sql: Sql
+  /** One more connection of the same kind. The caller ends it. */
+  connect(): Sql
   readonly history: History
   readonly book: EditBook
   readonly cursors: CursorChecker
@@ -32,7 +34,9 @@ export async function createTortureWorld(history: History): Promise<TortureWorld
   try {
     const name = await cluster.createDatabase()
     // Asking for types on each new connection is something that postgres.js does not survive the loss of.
-    const sql = postgres(cluster.adminUrl(name), { max: 8, fetch_types: false, onnotice: () => {} })
+    const connect = (max: number) =>
+      postgres(cluster.adminUrl(name), { max, fetch_types: false, onnotice: () => {} })
+    const sql = connect(8)
     await sql.unsafe(TABLES_SQL)
     await install(sql, { tables: TABLES, role: APP_ROLE })
     await sql.unsafe(POLICIES_SQL)
@@ -41,6 +45,7 @@ export async function createTortureWorld(history: History): Promise<TortureWorld
       cluster,
       servers: servers.slots,
       sql,
+      connect: () => connect(1),
       history,
       book: new EditBook(history),
       cursors: new CursorChecker(history),
