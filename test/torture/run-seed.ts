@@ -18,6 +18,8 @@ const WRITER_STEPS_PER_ROUND = 20
 /** Fewer, since each waits until it is thrown out. */
 const INTRUDER_STEPS_PER_ROUND = 15
 const FAULTS_PER_ROUND = 2
+/** Nothing is measured with it: a round takes half a minute, a few on a busy machine, and for ever where somebody hangs. */
+const ROUND_MS_MAX = 600_000
 
 /** When a run is over: after so many rounds, or with the first round that ends after so many minutes. */
 export type Length = { readonly rounds: number } | { readonly minutes: number }
@@ -46,13 +48,14 @@ export async function runSeed(seed: number, length: Length, history: History): P
       'rounds' in length ? rounds >= length.rounds : Date.now() >= began + length.minutes * 60_000
     while (!isOver() && history.violations.length === 0) {
       history.note('torture', `round ${++rounds}`)
-      await Promise.all([
-        ...clients.map((actor) => actor.act(CLIENT_STEPS_PER_ROUND)),
-        ...writers.map((actor) => actor.act(WRITER_STEPS_PER_ROUND)),
-        ...faults.map((actor) => actor.act(FAULTS_PER_ROUND)),
-        intruder.act(INTRUDER_STEPS_PER_ROUND),
+      const hanging = await allAct([
+        ...clients.map((actor) => [actor, CLIENT_STEPS_PER_ROUND] as const),
+        ...writers.map((actor) => [actor, WRITER_STEPS_PER_ROUND] as const),
+        ...faults.map((actor) => [actor, FAULTS_PER_ROUND] as const),
+        [intruder, INTRUDER_STEPS_PER_ROUND],
       ])
-      await checkpoint(world, clients)
+      if (hanging.length > 0) history.violation('torture', `the round does not end: ${hanging} hang`)
+      else await checkpoint(world, clients)
       process.stderr.write(`seed ${seed}: round ${rounds}, ${history.counts.get('frames') ?? 0} frames\n`)
     }
     for (const client of clients) client.leave()
@@ -60,4 +63,19 @@ export async function runSeed(seed: number, length: Length, history: History): P
     history.violation('torture', `threw ${String((error as Error).stack ?? error)}`)
   }
   return rounds
+}
+
+/** Everybody side by side. Resolves to the names of those that do not come to an end. */
+async function allAct(steps: readonly (readonly [Actor, number])[]): Promise<string[]> {
+  const acting = new Set(steps.map(([{ name }]) => name))
+  const all = Promise.all(
+    steps.map(([actor, count]) => actor.act(count).then(() => acting.delete(actor.name))),
+  )
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const patience = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ROUND_MS_MAX)
+  })
+  await Promise.race([all, patience])
+  clearTimeout(timer)
+  return [...acting]
 }
