@@ -63,7 +63,7 @@ export class Tree implements AsyncDisposable {
 
   /** Runs a short torture; resolves to the first rule that was broken, null if none was. */
   async torture(): Promise<string | null> {
-    const { code, output } = await this.#bun(['test/torture/main.ts', '--seeds', '1..2', '--rounds', '2'])
+    const { code, output } = await this.#bun(['test/torture/main.ts', '--seeds', '165,1', '--rounds', '1'])
     if (code === 0) return null
     return /^seed \d+: BROKEN .*\n(.*)/m.exec(output)?.[1] ?? output.slice(-300)
   }
