@@ -2,6 +2,7 @@
 import type { Config } from '../config/config.ts'
 import { redactUrl } from '../config/redact-url.ts'
 import type { Database } from '../db/database.ts'
+import { errorCode, isUnavailable } from '../db/error-code.ts'
 import type { Log } from '../observe/log.ts'
 import { OperatorError } from '../operator-error.ts'
 
@@ -68,11 +69,15 @@ const CONNECTION_FAILURES: Readonly<Record<string, string>> = {
   '57P03': 'it is starting up or shutting down',
 }
 
-/** An OperatorError for a database that is away or closed to this role; any other error as it is. */
+/** An OperatorError for a database that is away, busy or closed to this role; any other error as it is. */
 export function explainFailure(error: unknown, databaseUrl: string | null): unknown {
-  const { code } = error as { readonly code?: unknown }
-  const words =
-    typeof code === 'string' && Object.hasOwn(CONNECTION_FAILURES, code) ? CONNECTION_FAILURES[code] : null
-  if (words == null || databaseUrl === null) return error
-  return new OperatorError(`No connection to ${redactUrl(databaseUrl)}: ${words}.`)
+  if (databaseUrl === null) return error
+  const code = errorCode(error)
+  if (Object.hasOwn(CONNECTION_FAILURES, code))
+    return new OperatorError(`No connection to ${redactUrl(databaseUrl)}: ${CONNECTION_FAILURES[code]}.`)
+  if (!isUnavailable(error)) return error
+  // A deadlock with somebody's ALTER TABLE, a lock that was not given up, a shutdown in the middle of a statement.
+  return new OperatorError(
+    `Postgres at ${redactUrl(databaseUrl)} could not answer at the moment (${code}). Try again.`,
+  )
 }

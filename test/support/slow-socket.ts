@@ -55,12 +55,30 @@ export class SlowSocket {
       }
       socket.on('data', listen)
       socket.once('error', reject)
+      socket.once('close', () => reject(new Error('closed in the handshake')))
     })
     if (!head.toString('latin1').startsWith('HTTP/1.1 101'))
       throw new Error(`refused: ${head.toString('latin1', 0, 80)}`)
     const slow = new SlowSocket(socket, onFrame, keepFrames)
     slow.#receive(head.subarray(head.indexOf('\r\n\r\n') + 4))
     return slow
+  }
+
+  /** Connects and is gone in the middle of the handshake. Rejects if nobody listens. */
+  static async abandon(url: string): Promise<void> {
+    const { hostname, port } = new URL(url)
+    const socket = connect({ host: hostname, port: Number(port) })
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', () => resolve())
+      socket.once('error', reject)
+    })
+    socket.on('error', () => {})
+    await new Promise<void>((resolve) => {
+      // Never called where the server dies first.
+      socket.once('close', () => resolve())
+      socket.write('GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgr', () => resolve())
+    })
+    socket.destroy()
   }
 
   /** Stops reading: what the server sends fills the buffers between, then its own. */
@@ -73,16 +91,13 @@ export class SlowSocket {
   }
 
   send(message: ClientMessage): void {
-    const payload = Buffer.from(JSON.stringify(message))
-    const length = payload.length
-    const head =
-      length < 126
-        ? Buffer.from([0x81, 0x80 | length])
-        : length < 65_536
-          ? Buffer.from([0x81, 0x80 | 126, length >> 8, length & 255])
-          : Buffer.concat([Buffer.from([0x81, 0x80 | 127, 0, 0, 0, 0]), uint32(length)])
-    // Clients must mask (RFC 6455 §5.3); a mask of zeros leaves the payload as it is.
-    this.#socket.write(Buffer.concat([head, Buffer.alloc(4), payload]))
+    this.#socket.write(frameOf(message))
+  }
+
+  /** Sends the first half of a frame. */
+  sendHalf(message: ClientMessage): void {
+    const frame = frameOf(message)
+    this.#socket.write(frame.subarray(0, frame.length >> 1))
   }
 
   async until(predicate: () => boolean, what: string): Promise<void> {
@@ -123,6 +138,19 @@ export class SlowSocket {
     this.#waiting.clear()
     for (const resolve of waiting) resolve()
   }
+}
+
+/** A whole text frame. Clients must mask (RFC 6455 §5.3); a mask of zeros leaves the payload as it is. */
+function frameOf(message: ClientMessage): Buffer {
+  const payload = Buffer.from(JSON.stringify(message))
+  const length = payload.length
+  const head =
+    length < 126
+      ? Buffer.from([0x81, 0x80 | length])
+      : length < 65_536
+        ? Buffer.from([0x81, 0x80 | 126, length >> 8, length & 255])
+        : Buffer.concat([Buffer.from([0x81, 0x80 | 127, 0, 0, 0, 0]), uint32(length)])
+  return Buffer.concat([head, Buffer.alloc(4), payload])
 }
 
 function takeFrame(bytes: Buffer): { opcode: number; payload: Buffer; rest: Buffer } | null {

@@ -94,6 +94,42 @@ describe('another role of the application', () => {
     },
   )
 
+  test('I11: no operator of the writer’s own runs as the owner of the table', async () => {
+    await using world = await createWorld({
+      before: `drop schema if exists hostile cascade; create schema hostile; grant usage on schema hostile to public;
+        create table hostile.ran (as_role name); grant all on hostile.ran to public;
+        create function hostile.equal(integer, integer) returns boolean language plpgsql as
+          $$ begin insert into hostile.ran values (current_user); return true; end $$;
+        create operator hostile.= (leftarg = integer, rightarg = integer, function = hostile.equal)`,
+      tables: [features({ policies: open })],
+    })
+    const { client, view } = await world.watch(alice)
+    await asWriter(
+      world,
+      'set local search_path = hostile, pg_catalog, public',
+      `insert into public.features (name, geom) values ('x', 'SRID=4326;POINT(8.5 47.5)'::public.geometry);
+       update public.features set name = 'y'; delete from public.features where name = 'z'`,
+    )
+    await client.until(() => [...view.rows.values()].some((row) => row.name === 'y'), 'seen')
+    expect(await world.admin`select as_role from hostile.ran`).toHaveLength(0)
+  })
+
+  test('I11: a change that the log does not take fails no write, and is seen', async () => {
+    await using world = await createWorld({ tables: [features({ id: 'text', policies: open })] })
+    const { client, view } = await world.watch(alice)
+    try {
+      await world.admin`alter table datum.change add constraint of_a_test check (id <> 'unloggable') not valid`
+      await asWriter(world, '', `insert into features (id, geom) values ('unloggable', ${IN_ZURICH})`)
+      await client.until(() => view.rows.has('unloggable'), 'seen all the same')
+      await world.admin`alter table datum.change add constraint nothing_at_all check (false) not valid`
+      await asWriter(world, '', `update features set name = 'written'`)
+      expect(await world.admin`select name from features`).toMatchObject([{ name: 'written' }])
+    } finally {
+      // The embedded database, and its log, is that of the other tests, too.
+      await world.admin`alter table datum.change drop constraint if exists of_a_test, drop constraint if exists nothing_at_all`
+    }
+  })
+
   for (const isolation of ['read committed', 'repeatable read', 'serializable'])
     test(`I11: writes in a ${isolation} transaction`, async () => {
       await using world = await createWorld({ tables: [features({ policies: open })] })

@@ -193,3 +193,15 @@ test('I4: a change behind a box that was moved away and back', async () => {
   await client.until(() => view.complete === 60, 'the last box is complete')
   await world.untilTrue(client, view, alice)
 })
+
+test('I3: a row that the box has left is gone once, however often the box moves on', async () => {
+  await using world = await createWorld()
+  const id = await world.put({ org: 'a', at: [8.5, 47.5] })
+  const { client, view } = await world.watch({ sub: 'alice', org_id: 'a' })
+  expect([...view.rows.keys()]).toEqual([id])
+  // The client itself fails over what is gone and not held.
+  for (let seq = 1; seq <= 3; seq++) await client.setBbox('s', seq, [20 + seq, 20, 21 + seq, 21])
+  expect(view.goneReceived).toBe(1)
+  await client.setBbox('s', 4, ZURICH)
+  expect([...view.rows.keys()]).toEqual([id])
+})

@@ -125,6 +125,44 @@ test('I2: a policy made later that reads another claim is noticed', async () => 
     }, `only ${team} is left`)
 })
 
+test('I2: a claim that one has and the next one lacks, read in one statement', async () => {
+  await using world = await createWorld({
+    before: BEFORE,
+    tables: [
+      features({
+        policies: `alter table features enable row level security; alter table features force row level security;
+          create policy teams on features using (name = my_team() or name = 'all')`,
+      }),
+    ],
+  })
+  // In this order, which is the order in which the statement reads for them.
+  const red = await world.watch({ sub: 'red', team: 'red' })
+  const none = await world.watch({ sub: 'none' }, { allowed: (row) => row.name === 'all' })
+  const [team, all] = [await world.put({ name: 'red' }), await world.put({ name: 'all' })]
+  await red.client.until(() => red.view.rows.size === 2, 'both rows')
+  await none.client.until(() => none.view.rows.size === 1, 'its row')
+  await world.admin`update features set size = 1 where id in (${team}, ${all})`
+  const isChanged = () => none.view.rows.get(all)?.size === 1
+  await none.client.until(isChanged, 'the change')
+  expect([...none.view.rows.keys()]).toEqual([all])
+})
+
+test('I2: a shared read for classes of the policies of before is not sent under those of after', async () => {
+  await using world = await createWorld()
+  const limited = { sub: 'u', org_id: 'a', limits: 'low' }
+  const isLow = (row: { readonly name?: unknown }) => row.name === 'low'
+  const { client, view } = await world.watch(limited, { allowed: isLow })
+  // To a read that sets only what the policy of before asks for, everybody is without limits.
+  await world.admin.unsafe(`
+    create policy limits on features as restrictive using (
+      coalesce(nullif(current_setting('datum.limits', true), ''), name) = name);
+    insert into features (org_id, name, geom)
+      select 'a', name, st_setsrid(st_makepoint(8.5, 47.5), 4326) from unnest(array['low', 'high']) name`)
+  await client.until(() => view.rows.size > 0, 'the row within the limits')
+  await world.untilTrue(client, view, limited)
+  expect([...view.rows.values()].map((row) => row.name)).toEqual(['low'])
+})
+
 test('I2: a table without row security is everybody’s, and so it stays', async () => {
   await using world = await createWorld({ tables: [features({ policies: '' })] })
   await world.put({ org: 'a' })

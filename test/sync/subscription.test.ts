@@ -1,10 +1,9 @@
 /** Races within one subscription that a black box cannot be made to run into, with a reader that answers on demand. */
 import { expect, test } from 'bun:test'
-import { ANONYMOUS } from '../../src/auth/principal.ts'
+import { ANONYMOUS, type Principal } from '../../src/auth/principal.ts'
 import type { ReadRow } from '../../src/db/as-principal.ts'
 import type { Table } from '../../src/db/catalog.ts'
 import { snapshotOf } from '../../src/db/cursor.ts'
-import { NO_CLAIMS } from '../../src/db/policies.ts'
 import { HeldCount } from '../../src/sync/held-count.ts'
 import { HeldSet } from '../../src/sync/held-set.ts'
 import { ParkedViews } from '../../src/sync/parked-views.ts'
@@ -12,7 +11,7 @@ import { RowHandles } from '../../src/sync/row-handles.ts'
 import { RowSize } from '../../src/sync/row-size.ts'
 import { Subscription, type SubscriptionHome, type ViewReader } from '../../src/sync/subscription.ts'
 import { ViewSeal } from '../../src/sync/view-seal.ts'
-import { GONE_IDS_MAX } from '../../src/wire/limits.ts'
+import { GONE_IDS_MAX, ROWS_PER_SUBSCRIPTION_MAX } from '../../src/wire/limits.ts'
 import type { Bbox, Id, ViewMessage } from '../../src/wire/messages.ts'
 
 const WORLD: Bbox = [-180, -90, 180, 90]
@@ -40,8 +39,13 @@ function makeHome(held: readonly Id[] = []) {
   const home: SubscriptionHome = {
     table: {
       oid: 1,
-      rowSecurity: false,
-      policyReads: { settings: new Set(), reading: NO_CLAIMS, plansHold: true, rowAlone: true },
+      rowSecurity: true,
+      policyReads: {
+        settings: new Set(['datum.org_id']),
+        reading: { settings: new Set(['datum.org_id']), payloadKeys: new Set() },
+        plansHold: true,
+        rowAlone: true,
+      },
     } as unknown as Table,
     cursorText: 'cursor',
     snapshot: snapshotOf('10:10:'),
@@ -57,7 +61,7 @@ function makeHome(held: readonly Id[] = []) {
     tableChanged: async () => {},
   }
   const subscriber = {
-    principal: ANONYMOUS,
+    principal: ANONYMOUS as Principal,
     writable: true,
     send: (frame: string) => void frames.push(JSON.parse(frame)),
     ended: () => {},
@@ -151,6 +155,36 @@ test('I10: ids that leave are told at the pace of the socket, every one of them'
   pendingIds.shift()?.([])
   await settle()
   expect(frames.flatMap(({ gone = [] }) => gone).sort()).toEqual(held.sort())
+})
+
+test('I6: what was being read under the claims of before a swap is not sent', async () => {
+  const { subscription, subscriber, pendingRows, pendingIds, frames } = makeHome()
+  subscription.start()
+  await settle()
+  subscription.markDirty(['x'])
+  await settle()
+  subscriber.principal = { ...ANONYMOUS, settings: new Map([['datum.org_id', 'b']]) }
+  subscription.principalChanged()
+  pendingRows.shift()?.([row('x', 2)])
+  await settle()
+  expect(JSON.stringify(frames)).not.toContain('"size":2')
+  pendingIds.shift()?.([])
+  await settle()
+  expect(frames.at(-1)?.gone).toEqual(['x'])
+})
+
+test('I10: of a socket that does not read so many changes are kept; then its whole view is compared', async () => {
+  const { subscription, subscriber, pendingIds, pendingRows } = makeHome()
+  subscription.start()
+  await settle()
+  subscriber.writable = false
+  for (let n = 0; n <= ROWS_PER_SUBSCRIPTION_MAX; n++) subscription.markDirty([`row ${n}`])
+  await settle()
+  subscriber.writable = true
+  subscription.onDrain()
+  await settle()
+  expect(pendingRows).toHaveLength(0)
+  expect(pendingIds).toHaveLength(1)
 })
 
 test('I8: nothing is sent after the end', async () => {

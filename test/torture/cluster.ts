@@ -13,6 +13,8 @@ export interface RestartableCluster extends Cluster {
   /** Stops Postgres as a shutdown (`fast`) or as a crash (`immediate`) would. */
   halt(mode: StopMode): Promise<void>
   start(): Promise<void>
+  /** What Postgres has logged so far. */
+  log(): Promise<string>
 }
 
 /**
@@ -70,13 +72,13 @@ export async function startRestartableCluster(): Promise<RestartableCluster> {
   })
   shell.unref()
   const answers = shell.stdout.getReader()
+  const log = () => readFile(join(folder, 'log'), 'utf8').catch(() => '')
   const tell = async (what: 'start' | StopMode) => {
     shell.stdin.write(`${what}\n`)
     await shell.stdin.flush()
     const answer = new TextDecoder().decode((await answers.read()).value).trim()
     if (answer === '0') return
-    const log = await readFile(join(folder, 'log'), 'utf8').catch(() => '')
-    throw new Error(`Postgres did not obey "${what}" (${answer}):\n${log.slice(-2_000)}`)
+    throw new Error(`Postgres did not obey "${what}" (${answer}):\n${(await log()).slice(-2_000)}`)
   }
   await tell('start')
   const stop = async () => {
@@ -85,7 +87,7 @@ export async function startRestartableCluster(): Promise<RestartableCluster> {
     await rm(folder, { recursive: true, force: true })
   }
   const cluster = await openCluster(`postgres://postgres@127.0.0.1:${port}/postgres`, stop)
-  return { ...cluster, halt: tell, start: () => tell('start') }
+  return { ...cluster, halt: tell, start: () => tell('start'), log }
 }
 
 /** A port that nobody listens on at the moment. */

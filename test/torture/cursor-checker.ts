@@ -20,11 +20,20 @@ export interface CursorSample {
   readonly held: ReadonlyMap<Id, bigint>
 }
 
+/** A client was sent one version of a row after another that has a higher number. */
+export interface Regression {
+  readonly actor: string
+  readonly table: string
+  readonly id: Id
+  readonly before: bigint
+  readonly after: bigint
+}
+
 type Version = Row & {
   readonly id: Id
   readonly v: string
+  readonly turn: string
   readonly shown: boolean
-  readonly newest: string
   readonly covered: boolean
 }
 
@@ -34,12 +43,18 @@ const SAMPLES_MAX = 60
 
 export class CursorChecker {
   #samples: CursorSample[] = []
+  #regressions: Regression[] = []
   #seen = 0
 
   constructor(private readonly history: History) {}
 
   saw(sample: () => CursorSample): void {
     if (this.#seen++ % ONE_OF === 0 && this.#samples.length < SAMPLES_MAX) this.#samples.push(sample())
+  }
+
+  /** Whether it was really older is for the log to say. */
+  regressed(regression: Regression): void {
+    this.#regressions.push(regression)
   }
 
   /** To be called when nothing is under way, and before the book forgets its edits. */
@@ -50,7 +65,19 @@ export class CursorChecker {
     const epochOf = ({ cursor }: CursorSample) => cursor.split('/')[0]
     const epoch = samples.length > 0 ? epochOf(samples.at(-1)!) : null
     for (const sample of samples) if (epochOf(sample) === epoch) await this.#checkOne(sql, sample, book)
-    await sql`delete from version_log a using version_log b where (a.tbl, a.id) = (b.tbl, b.id) and a.v < b.v`
+    const regressions = this.#regressions
+    this.#regressions = []
+    for (const regression of regressions) await this.#checkRegression(sql, regression)
+    await sql`delete from version_log a using version_log b where (a.tbl, a.id) = (b.tbl, b.id) and a.turn < b.turn`
+  }
+
+  /** Versions from before the last checkpoint are gone from the log, but for the newest of each row. */
+  async #checkRegression(sql: Sql, { actor, table, id, before, after }: Regression): Promise<void> {
+    const rows = await sql<{ v: string; turn: string }[]>`
+      select v::text, turn::text from version_log where tbl = ${table} and id = ${id} and v::text in (${String(before)}, ${String(after)})`
+    const turnOf = (version: bigint) => BigInt(rows.find(({ v }) => v === String(version))?.turn ?? 0)
+    if (turnOf(after) <= turnOf(before))
+      this.history.violation(actor, `an older version of ${table}/${id}: ${after} after ${before}`)
   }
 
   async #checkOne(sql: Sql, sample: CursorSample, book: EditBook): Promise<void> {
@@ -59,21 +86,24 @@ export class CursorChecker {
     const broken = (rule: string) =>
       this.history.violation(actor, `cursor ${cursor} of ${table}, ${JSON.stringify(claims)}: ${rule}`)
     const snapshot = cursor.split('/')[1] ?? ''
-    // The newest version that the cursor covers; where it covers none, there is nothing to say.
     const versions = await sql<Version[]>`
-      select distinct on (id) id, v::text, org_id, hidden, shown, (max(v) over (partition by id))::text as newest,
-             pg_visible_in_snapshot(xid, ${snapshot}::pg_snapshot) as covered
-        from version_log where tbl = ${table} order by id, covered desc, v desc`
-    for (const version of versions) {
-      if (!version.covered) continue
-      const [known, had] = [BigInt(version.v), held.get(version.id)]
-      const isInView = version.shown && isAllowed(version, claims, new Set([policy]))
-      if (had !== undefined && had < known)
-        broken(`${version.id} is held as of ${had}, but was ${known} by then`)
-      if (had !== undefined && had === known && !isInView)
-        broken(`${version.id} is held, but was not to be seen by then`)
-      if (had === undefined && isInView && BigInt(version.newest) === known)
-        broken(`${version.id} of ${known} is not held`)
+      select id, v::text, turn::text, org_id, hidden, shown, pg_visible_in_snapshot(xid, ${snapshot}::pg_snapshot) as covered
+        from version_log where tbl = ${table} order by id, version_log.turn desc`
+    const byId = Map.groupBy(versions, ({ id }) => id)
+    for (const [id, ofRow] of byId) {
+      // The newest version that the cursor covers; where it covers none, there is nothing to say.
+      const known = ofRow.find(({ covered }) => covered)
+      if (known === undefined) continue
+      const had = held.get(id)
+      const isInView = known.shown && isAllowed(known, claims, new Set([policy]))
+      if (had === undefined) {
+        if (isInView && known === ofRow[0]) broken(`${id} of ${known.v} is not held`)
+      } else if (String(had) === known.v) {
+        if (!isInView) broken(`${id} is held, but was not to be seen by then`)
+      } else {
+        const turn = BigInt(ofRow.find(({ v }) => v === String(had))?.turn ?? 0)
+        if (turn < BigInt(known.turn)) broken(`${id} is held as of ${had}, but was ${known.v} by then`)
+      }
     }
     const tokens = settled.flatMap((batch) => book.tokensOf(batch))
     const early = await sql<{ token: string }[]>`

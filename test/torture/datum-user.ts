@@ -45,6 +45,7 @@ export class DatumUser implements Actor {
   #edit(client: DatumClient): void {
     const token = this.world.book.token(this.name, 'a DatumClient')
     const edit = randomEdit(this.random, 'features', this.#checker?.claims?.org_id ?? 'a', token)
+    if (edit.op === 'delete') this.world.book.deletes(token, 'features', edit.id)
     this.world.history.did(this.name, `edit ${JSON.stringify(edit)}`)
     const promise: Promise<unknown> =
       edit.op === 'insert'
@@ -53,10 +54,7 @@ export class DatumUser implements Actor {
           ? client.update(edit.id, edit.columns)
           : client.delete(edit.id)
     promise.then(
-      () => {
-        // A deletion leaves nothing that could carry its token.
-        if (edit.op !== 'delete') this.world.book.told(token, 'applied')
-      },
+      () => this.world.book.told(token, 'applied'),
       ({ code, message }: DatumError) => {
         this.world.history.note(this.name, `edit ${token} rejected: ${code}`)
         // With `disconnected` nobody knows.
@@ -119,7 +117,7 @@ export class DatumUser implements Actor {
         })
         user.#checker = this.#frames
         user.#cut = () => {
-          user.world.history.did(user.name, 'cut')
+          user.world.history.fault(user.name, 'socket cut')
           ;(this as unknown as { terminate(): void }).terminate()
         }
       }

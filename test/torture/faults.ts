@@ -1,6 +1,8 @@
 /** What goes wrong with Postgres and with the servers, one thing of each at a time. */
 import type { Random } from '../support/random.ts'
+import { duringCommit } from './held-commits.ts'
 import { type Policy, readingSql } from './model.ts'
+import { pruneLog } from './prune.ts'
 import type { ServerSlot } from './servers.ts'
 import type { Actor, TortureWorld } from './world.ts'
 
@@ -23,8 +25,8 @@ abstract class FaultInjector implements Actor {
     }
   }
 
-  protected did(what: string): void {
-    this.world.history.did(this.name, what)
+  protected did(kind: string, details = ''): void {
+    this.world.history.fault(this.name, kind, details)
   }
 }
 
@@ -35,6 +37,8 @@ export class PostgresFaults extends FaultInjector {
     [1, () => this.#restart('immediate')],
     [1, () => this.#crashAfterRollback()],
     [1, () => this.#killBackend()],
+    [1, () => this.#crashAtCommit()],
+    [2, () => this.#terminateAtCommit()],
     [3, () => this.#terminate('backends', `random() < ${this.random.pick([0.2, 0.5, 1])}`)],
     [2, () => this.#terminate('listeners', `query ilike 'listen%'`)],
     [3, () => this.#prune()],
@@ -43,7 +47,7 @@ export class PostgresFaults extends FaultInjector {
 
   async #restart(mode: 'fast' | 'immediate'): Promise<void> {
     const awayMs = this.random.chance(0.5) ? 0 : this.random.below(4_000)
-    this.did(`stop-${mode} for ${awayMs} ms`)
+    this.did(mode === 'fast' ? 'Postgres restarted' : 'Postgres crashed', `for ${awayMs} ms`)
     await this.world.cluster.halt(mode)
     await Bun.sleep(awayMs)
     await this.world.cluster.start()
@@ -52,7 +56,7 @@ export class PostgresFaults extends FaultInjector {
 
   /** Transaction ids that were handed out and never reached the disk are handed out again. */
   async #crashAfterRollback(): Promise<void> {
-    this.did('rollbacks-then-crash')
+    this.world.history.note(this.name, 'rollbacks, then a crash')
     for (let n = 0; n < 20; n++)
       await this.#quietly(() =>
         this.world.sql.begin((tx) =>
@@ -62,40 +66,53 @@ export class PostgresFaults extends FaultInjector {
     await this.#restart('immediate')
   }
 
+  /** Commits that nobody was told of survive the crash. */
+  async #crashAtCommit(): Promise<void> {
+    await duringCommit(this.world, async () => {
+      this.did('Postgres crashed between commit and answer')
+      await this.world.cluster.halt('immediate')
+      await this.world.cluster.start()
+    })
+  }
+
+  async #terminateAtCommit(): Promise<void> {
+    await duringCommit(this.world, async (sql) => {
+      this.did('backends terminated between commit and answer')
+      await sql`
+        select pg_terminate_backend(pid) from pg_stat_activity
+         where application_name = 'datum-server' and wait_event = 'SyncRep'`
+    })
+  }
+
   /** As the kernel does that is out of memory: all other backends end, and Postgres recovers by itself. */
   async #killBackend(): Promise<void> {
     await this.#quietly(async () => {
       const [row] = await this.world.sql<{ pid: number }[]>`
         select pid from pg_stat_activity where application_name = 'datum-server' order by random() limit 1`
       if (row === undefined) return
-      this.did(`kill-backend ${row.pid}`)
+      this.did('backend killed', String(row.pid))
       process.kill(row.pid, 'SIGKILL')
     })
   }
 
-  async #terminate(which: string, condition: string): Promise<void> {
-    this.did(`terminate-${which} where ${condition}`)
-    await this.#quietly(() =>
-      this.world.sql.unsafe(
+  async #terminate(which: 'backends' | 'listeners', condition: string): Promise<void> {
+    await this.#quietly(async () => {
+      const rows = await this.world.sql.unsafe(
         `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'datum-server' and ${condition}`,
-      ),
-    )
+      )
+      if (rows.length > 0) this.did(`${which} terminated`, `${rows.length} where ${condition}`)
+    })
   }
 
-  /** As if two hours had gone by since everything until now. */
   async #prune(): Promise<void> {
-    this.did('prune')
-    await this.#quietly(
-      () => this.world.sql`insert into datum.tick (at, oldest_xid)
-        values (now() - interval '2 hours', pg_snapshot_xmin(pg_current_snapshot()))`,
-    )
-    await this.#quietly(() => this.world.sql`select datum.prune('1 hour', '1 day')`)
+    this.did('log pruned')
+    await this.#quietly(() => pruneLog(this.world.sql))
   }
 
   async #alterPolicy(): Promise<void> {
     const next: Policy = this.random.pick(['open', 'strict'])
     const sleepMs = this.random.pick([0, 30, 100])
-    this.did(`alter-policy to ${next}, slower by ${sleepMs} ms`)
+    this.did('policy altered', `to ${next}, slower by ${sleepMs} ms`)
     this.world.policies.add(next)
     await this.#quietly(() =>
       this.world.sql.begin((tx) =>
@@ -118,19 +135,37 @@ export class ServerFaults extends FaultInjector {
     [3, () => this.#restart('SIGKILL', [this.random.pick(this.world.servers)])],
     [2, () => this.#restart('SIGTERM', [this.random.pick(this.world.servers)])],
     [1, () => this.#restart('SIGKILL', this.world.servers)],
+    [2, () => this.#killAtCommit()],
     [2, () => this.#freeze()],
   ]
 
   async #restart(signal: 'SIGKILL' | 'SIGTERM', slots: readonly ServerSlot[]): Promise<void> {
-    this.did(`${signal} ${slots.map(({ name }) => name)}`)
+    const what = signal === 'SIGKILL' ? 'killed' : 'restarted'
+    this.did(
+      `${slots.length === 1 ? 'server' : 'all servers'} ${what}`,
+      String(slots.map(({ name }) => name)),
+    )
     await Promise.all(slots.map((slot) => slot.end(signal)))
     await Promise.all(slots.map((slot) => slot.start()))
     this.world.history.note(this.name, 'started')
   }
 
+  /** What was committed by then, and not answered, is sent again to whoever comes up. */
+  async #killAtCommit(): Promise<void> {
+    let areKilled = false
+    await duringCommit(this.world, async () => {
+      this.did('servers killed between commit and answer')
+      areKilled = true
+      await Promise.all(this.world.servers.map((slot) => slot.end('SIGKILL')))
+    })
+    if (!areKilled) return
+    await Promise.all(this.world.servers.map((slot) => slot.start()))
+    this.world.history.note(this.name, 'started')
+  }
+
   async #freeze(): Promise<void> {
     const [slot, milliseconds] = [this.random.pick(this.world.servers), this.random.below(3_000)]
-    this.did(`freeze ${slot.name} for ${milliseconds} ms`)
+    this.did('server frozen', `${slot.name} for ${milliseconds} ms`)
     await slot.freeze(() => Bun.sleep(milliseconds))
   }
 }

@@ -2,7 +2,16 @@
  * Watches one socket, both ways, and holds every single frame against the rules: who may see what at that moment, what
  * `gone` may name, which answer belongs to which question. It knows messages only, so any client can be watched.
  */
-import type { Bbox, ClientMessage, Id, Row, ServerMessage, ViewMessage } from '../../src/wire/messages.ts'
+import type {
+  Bbox,
+  ClientMessage,
+  Edit,
+  Id,
+  OutcomeMessage,
+  Row,
+  ServerMessage,
+  ViewMessage,
+} from '../../src/wire/messages.ts'
 import type { CursorChecker } from './cursor-checker.ts'
 import type { History } from './history.ts'
 import { claimsOf, isAllowed, isIn, type Policy, type UserClaims } from './model.ts'
@@ -26,14 +35,20 @@ interface WatchedSubscription {
   isOpen: boolean
 }
 
+interface WatchedBatch {
+  readonly edits: readonly Edit[]
+  /** How often it was sent, less how often it was answered. */
+  unanswered: number
+  hasOutcome: boolean
+}
+
 export class FrameChecker {
   /** The claims that the server has confirmed; null before that. */
   claims: UserClaims | null = null
   readonly #client: WatchedClient
   readonly #asked: UserClaims[] = []
   readonly #subscriptions = new Map<string, WatchedSubscription>()
-  /** By batch: how often it was sent, less how often it was answered. */
-  readonly #unanswered = new Map<string, number>()
+  readonly #batches = new Map<string, WatchedBatch>()
 
   constructor(client: WatchedClient) {
     this.#client = client
@@ -41,8 +56,12 @@ export class FrameChecker {
 
   sent(message: ClientMessage): void {
     if (message.type === 'auth') this.#asked.push(claimsOf(message.token))
-    if (message.type === 'write')
-      this.#unanswered.set(message.batch, (this.#unanswered.get(message.batch) ?? 0) + 1)
+    if (message.type === 'write') {
+      const { edits } = message
+      const batch = this.#batches.get(message.batch) ?? { edits, unanswered: 0, hasOutcome: false }
+      batch.unanswered++
+      this.#batches.set(message.batch, batch)
+    }
     if (message.type === 'bbox')
       this.#subscriptions.get(message.sub)?.boxes.push({ seq: message.seq, bbox: message.bbox })
     if (message.type === 'subscribe') {
@@ -65,7 +84,11 @@ export class FrameChecker {
     if (frame.type === 'error' && frame.code !== 1012)
       this.#broken(`closed with ${frame.code} ${frame.message}`)
     if (frame.type === 'ended') this.#broken(`${frame.sub} ended: ${frame.code} ${frame.message}`)
-    if (frame.type === 'outcome' || frame.type === 'unavailable') this.#answered(frame.batch)
+    if (frame.type === 'outcome') this.#outcome(frame)
+    if (frame.type === 'unavailable') this.#answered(frame.batch)
+    if (frame.type === 'pong')
+      for (const sub of Object.keys(frame.cursors))
+        if (!this.#subscriptions.get(sub)?.isOpen) this.#broken(`pong names ${sub}, which is not open`)
     if (frame.type === 'subscribed') {
       const subscription = this.#subscriptions.get(frame.sub)
       if (subscription === undefined || subscription.isOpen)
@@ -82,10 +105,25 @@ export class FrameChecker {
     this.claims = claims
   }
 
-  #answered(batch: string): void {
-    const left = (this.#unanswered.get(batch) ?? 0) - 1
-    if (left < 0) this.#broken(`an answer too many for batch ${batch}`)
-    this.#unanswered.set(batch, left)
+  #answered(id: string): WatchedBatch | undefined {
+    const batch = this.#batches.get(id)
+    if (batch === undefined || --batch.unanswered < 0) this.#broken(`I7: an answer too many for batch ${id}`)
+    return batch
+  }
+
+  /** One outcome for each edit, which names no other row than the edit did. */
+  #outcome({ batch: id, edits: outcomes }: OutcomeMessage): void {
+    const batch = this.#answered(id)
+    if (batch === undefined) return
+    batch.hasOutcome = true
+    if (outcomes.length !== batch.edits.length)
+      this.#broken(`I7: ${outcomes.length} outcomes for the ${batch.edits.length} edits of batch ${id}`)
+    for (const [index, edit] of batch.edits.entries()) {
+      const outcome = outcomes[index]
+      const named = String(edit.op === 'insert' ? edit.columns.id : edit.id)
+      if (outcome?.status === 'applied' && outcome.id !== named)
+        this.#broken(`I3: the outcome of an edit of ${named} in batch ${id} names ${outcome.id}`)
+    }
   }
 
   #view(frame: ViewMessage): void {
@@ -96,6 +134,8 @@ export class FrameChecker {
       this.#client.history.count('gone ids')
       if (!subscription.held.delete(id)) this.#broken(`I3: gone of ${id}, which ${frame.sub} does not hold`)
     }
+    for (const batch of frame.settled ?? [])
+      if (!this.#batches.get(batch)?.hasOutcome) this.#broken(`settled ${batch}, which has no outcome here`)
     if (frame.complete !== undefined) this.#complete(frame.complete, frame.sub, subscription)
     if (frame.cursor !== undefined) this.#cursor(frame.cursor, frame.settled ?? [], subscription)
   }
@@ -132,8 +172,15 @@ export class FrameChecker {
     const key = `${table}/${id}`
     const version = BigInt(row.v as string)
     const newest = versions.get(key) ?? 0n
-    if (version < newest) this.#broken(`an older version of ${id} in ${sub}: ${version} after ${newest}`)
-    else versions.set(key, version)
+    if (version < newest)
+      this.#client.cursors.regressed({
+        actor: this.#client.name,
+        table,
+        id,
+        before: newest,
+        after: version,
+      })
+    versions.set(key, version)
     held.add(id)
   }
 

@@ -7,6 +7,8 @@ const LINE_LENGTH_MAX = 1_500
 export class History {
   readonly violations: string[] = []
   readonly counts = new Map<string, number>()
+  /** Faults that were injected, by kind. */
+  readonly faults = new Map<string, number>()
   readonly #file: WriteStream
   readonly #began = Date.now()
   readonly #tail: string[] = []
@@ -23,10 +25,16 @@ export class History {
     if (this.#tail.length > TAIL_LINES) this.#tail.shift()
   }
 
-  /** An operation or a fault: noted and counted by its first word. */
+  /** An operation: noted and counted by its first word. */
   did(actor: string, what: string): void {
     this.count(what.split(' ', 1)[0] ?? what)
     this.note(actor, what)
+  }
+
+  /** A fault of this kind was injected: noted and counted. */
+  fault(actor: string, kind: string, details = ''): void {
+    this.faults.set(kind, (this.faults.get(kind) ?? 0) + 1)
+    this.note(actor, `${kind} ${details}`)
   }
 
   count(what: string, by = 1): void {

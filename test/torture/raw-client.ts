@@ -9,11 +9,23 @@ import { SlowSocket } from '../support/slow-socket.ts'
 import { describeFrame, FrameChecker } from './frame-checker.ts'
 import { BOXES, randomClaims, type TableName, tokenOf, type UserClaims } from './model.ts'
 import { randomEdit } from './places.ts'
+import { pruneLog } from './prune.ts'
 import { RawView } from './raw-view.ts'
 import type { Actor, TortureWorld } from './world.ts'
 
-type CutPoint = 'never' | 'before auth' | 'after auth' | 'after subscribe' | 'at the first rows'
-const CUT_POINTS: readonly CutPoint[] = ['before auth', 'after auth', 'after subscribe', 'at the first rows']
+const CUT_POINTS = [
+  'in the handshake',
+  'before auth',
+  'in the middle of auth',
+  'after auth',
+  'after subscribe',
+  'at the first rows',
+  'never',
+] as const
+type CutPoint = (typeof CUT_POINTS)[number]
+
+/** A batch is committed well before this, or Postgres is away. */
+const COMMIT_WITHIN_MS = 1_500
 
 export class RawClient implements Actor {
   readonly versions = new Map<string, bigint>()
@@ -54,20 +66,27 @@ export class RawClient implements Actor {
     [2, () => this.#send({ type: 'ping' })],
     [1.5, () => this.#resubscribe()],
     [1, () => this.#stall(this.random.below(4_000))],
-    [2.5, () => this.#cut(this.random.pick(CUT_POINTS), this.random.below(15))],
+    [2.5, () => this.#cut()],
+    [1, () => this.#cutAfterCommit()],
+    [0.25, () => this.#cutAndPrune()],
   ]
 
   // ---- operations ---------------------------------------------------------------------------------------------------
 
-  #write(): void {
+  /** Returns the batch's id. */
+  #write(): string {
     const batch = crypto.randomUUID()
     const table: TableName = this.random.chance(0.8) ? 'features' : 'notes'
-    const edits = Array.from({ length: 1 + this.random.below(this.random.chance(0.1) ? 40 : 3) }, () =>
-      randomEdit(this.random, table, this.#claims.org_id, this.world.book.token(this.name, batch)),
-    )
+    const edits = Array.from({ length: 1 + this.random.below(this.random.chance(0.1) ? 40 : 3) }, () => {
+      const token = this.world.book.token(this.name, batch)
+      const edit = randomEdit(this.random, table, this.#claims.org_id, token)
+      if (edit.op === 'delete') this.world.book.deletes(token, table, edit.id)
+      return edit
+    })
     const message: WriteMessage = { type: 'write', batch, table, edits }
     this.#pending.set(batch, message)
     this.#send(message)
+    return batch
   }
 
   /** What a client does that did not see the answer: it must get the same again. */
@@ -98,20 +117,49 @@ export class RawClient implements Actor {
 
   #stall(milliseconds: number): void {
     const socket = this.#socket
-    this.world.history.did(this.name, `stall ${milliseconds} ms`)
+    this.world.history.fault(this.name, 'reader stalled', `for ${milliseconds} ms`)
     socket?.pause()
     setTimeout(() => socket?.resume(), milliseconds)
   }
 
-  async #cut(point: CutPoint, afterMs: number): Promise<void> {
-    this.world.history.did(this.name, `cut, and again ${point}`)
+  /** Loses the socket, perhaps with a batch on its way, and the next one somewhere on the way to being connected. */
+  async #cut(): Promise<void> {
+    const [point, afterMs] = [this.random.pick(CUT_POINTS), this.random.below(15)]
     if (this.random.chance(0.5)) this.#write()
     await Bun.sleep(afterMs)
+    this.#fault('socket cut')
     this.#socket?.close()
     if (this.random.chance(0.3)) this.#claims = randomClaims(this.random, this.name)
     if (this.random.chance(0.3)) this.#views[0]!.bbox = this.random.pick(BOXES)
     if (this.random.chance(0.2)) await Bun.sleep(this.random.below(2_000))
     await this.#connect(point)
+  }
+
+  /** The socket dies when the batch is committed, and before its outcome is read. */
+  async #cutAfterCommit(): Promise<void> {
+    const socket = this.#socket
+    socket?.pause()
+    const batch = this.#write()
+    for (const giveUpAt = Date.now() + COMMIT_WITHIN_MS; Date.now() < giveUpAt; await Bun.sleep(5)) {
+      const isCommitted = await this.world.sql`select from datum.batch where id = ${batch}`.catch(() => [])
+      if (isCommitted.length === 0) continue
+      this.#fault('socket cut between commit and answer')
+      break
+    }
+    socket?.close()
+  }
+
+  /** What is resumed from is pruned while the client is away. */
+  async #cutAndPrune(): Promise<void> {
+    this.#socket?.close()
+    await pruneLog(this.world.sql).then(
+      () => this.#fault('log pruned under a client that is away'),
+      () => {},
+    )
+  }
+
+  #fault(kind: string): void {
+    this.world.history.fault(this.name, kind)
   }
 
   // ---- the connection -----------------------------------------------------------------------------------------------
@@ -120,14 +168,22 @@ export class RawClient implements Actor {
   async #connect(cut: CutPoint): Promise<void> {
     for (let point = cut; ; point = 'never') {
       const server = this.chance.pick(this.world.servers)
+      if (point !== 'never') this.#fault(`socket cut ${point}`)
       try {
+        if (point === 'in the handshake') await SlowSocket.abandon(server.url)
+        if (point === 'in the handshake') throw new Error('cut')
         const checker = new FrameChecker({ ...this.world, name: this.name, versions: this.versions })
         const socket = await SlowSocket.open(server.url, (frame) => this.#receive(frame, socket, checker))
         this.#socket = socket
         this.#checker = checker
         this.world.history.did(this.name, `connect ${server.name} as ${JSON.stringify(this.#claims)}`)
         if (point === 'before auth') throw new Error('cut')
-        this.#send({ type: 'auth', token: await tokenOf(this.#claims) })
+        const auth: ClientMessage = { type: 'auth', token: await tokenOf(this.#claims) }
+        if (point === 'in the middle of auth') {
+          socket.sendHalf(auth)
+          throw new Error('cut')
+        }
+        this.#send(auth)
         if (point === 'after auth') throw new Error('cut')
         await socket.until(() => checker.claims !== null, 'authenticated')
         this.#cutAtRows = point === 'at the first rows'
@@ -171,9 +227,12 @@ export class RawClient implements Actor {
   }
 
   #apply(frame: Extract<ServerMessage, { type: 'subscribed' | 'view' }>): void {
-    this.#views.find(({ name }) => name === frame.sub)?.apply(frame)
-    if (frame.type === 'subscribed') this.world.history.count(frame.resumed ? 'resumed' : 'not resumed')
-    else if (this.#cutAtRows && (frame.rows?.length ?? 0) > 0) this.#socket?.close()
+    const view = this.#views.find(({ name }) => name === frame.sub)
+    if (frame.type === 'subscribed' && view !== undefined && view.cursor !== null)
+      this.world.history.count(frame.resumed ? 'resumed' : 'resume refused')
+    view?.apply(frame)
+    if (frame.type === 'subscribed') return
+    if (this.#cutAtRows && (frame.rows?.length ?? 0) > 0) this.#socket?.close()
   }
 
   #outcome({ batch, edits }: OutcomeMessage): void {

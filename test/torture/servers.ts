@@ -17,6 +17,7 @@ export class ServerSlot {
   readonly url = `ws://127.0.0.1:${this.port}/ws`
   #program: RunningProgram | null = null
   #expectsEnd = false
+  readonly #killWithTorture = () => this.#program?.kill('SIGKILL')
 
   constructor(
     readonly name: string,
@@ -25,7 +26,7 @@ export class ServerSlot {
     private readonly history: History,
   ) {
     // However the torture ends (main.ts sees to it that signals end it too), its servers end with it.
-    process.once('exit', () => this.#program?.kill('SIGKILL'))
+    process.once('exit', this.#killWithTorture)
   }
 
   /** Starts it, again and again while it says that it cannot: a supervisor does the same while Postgres is away. */
@@ -60,6 +61,12 @@ export class ServerSlot {
     if (signal === 'SIGTERM' && code !== 0)
       this.history.violation(this.name, `SIGTERM ended with code ${code}`)
     this.#program = null
+  }
+
+  /** Nothing of it is left. */
+  async close(): Promise<void> {
+    await this.end('SIGTERM')
+    process.off('exit', this.#killWithTorture)
   }
 
   /** A machine that stalls while something else happens. */
@@ -106,7 +113,7 @@ export async function startServers(count: number, databaseUrl: string, history: 
   return {
     slots,
     async [Symbol.asyncDispose]() {
-      await Promise.all(slots.map((slot) => slot.end('SIGTERM')))
+      await Promise.all(slots.map((slot) => slot.close()))
       await rm(folder, { recursive: true, force: true })
     },
   }

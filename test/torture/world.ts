@@ -14,6 +14,8 @@ export interface TortureWorld extends AsyncDisposable {
   readonly servers: readonly ServerSlot[]
   /** A superuser's: the application. Its statements fail while Postgres is away. */
   readonly sql: Sql
+  /** One more connection of the same kind. The caller ends it. */
+  connect(): Sql
   readonly history: History
   readonly book: EditBook
   readonly cursors: CursorChecker
@@ -32,7 +34,9 @@ export async function createTortureWorld(history: History): Promise<TortureWorld
   try {
     const name = await cluster.createDatabase()
     // Asking for types on each new connection is something that postgres.js does not survive the loss of.
-    const sql = postgres(cluster.adminUrl(name), { max: 8, fetch_types: false, onnotice: () => {} })
+    const connect = (max: number) =>
+      postgres(cluster.adminUrl(name), { max, fetch_types: false, onnotice: () => {} })
+    const sql = connect(8)
     await sql.unsafe(TABLES_SQL)
     await install(sql, { tables: TABLES, role: APP_ROLE })
     await sql.unsafe(POLICIES_SQL)
@@ -41,6 +45,7 @@ export async function createTortureWorld(history: History): Promise<TortureWorld
       cluster,
       servers: servers.slots,
       sql,
+      connect: () => connect(1),
       history,
       book: new EditBook(history),
       cursors: new CursorChecker(history),
@@ -48,6 +53,8 @@ export async function createTortureWorld(history: History): Promise<TortureWorld
       async [Symbol.asyncDispose]() {
         await servers[Symbol.asyncDispose]()
         await sql.end({ timeout: 1 })
+        if (history.violations.length > 0)
+          for (const line of (await cluster.log()).split('\n').filter(isTelling)) history.note('log', line)
         await cluster.stop()
       },
     }
@@ -56,6 +63,9 @@ export async function createTortureWorld(history: History): Promise<TortureWorld
     throw error
   }
 }
+
+/** Lines of Postgres's log that may explain what was broken, once the rest of it is gone. */
+const isTelling = (line: string) => /ERROR|DETAIL|STATEMENT|FATAL|PANIC|^\tProcess/.test(line)
 
 /** Runs a number of random steps, one after the other. Actors run side by side. */
 export interface Actor {
