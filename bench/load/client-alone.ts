@@ -3,9 +3,8 @@ import { DatumClient, type WebSocketLike } from '../../client/index.ts'
 import { VIEW_FRAME_BYTES } from '../../src/wire/limits.ts'
 import type { SubscribeMessage } from '../../src/wire/messages.ts'
 import { answerCommands } from '../helper-process.ts'
-import { median } from '../statistics.ts'
 
-/** The same work over and over: the first times are the compiler's. */
+/** The same work over and over, of which the quickest counts: no other process was in the way then, nor the compiler. */
 const REPEATS = 7
 /** How many changes one frame brings. */
 const CHANGES_PER_FRAME = 20
@@ -67,10 +66,10 @@ answerCommands({
       await client.disconnect()
     }
     return {
-      fillMs: median(times.fill),
-      fillFloorMs: median(times.fillFloor),
-      changeMs: median(times.change),
-      changeFloorMs: median(times.changeFloor),
+      fillMs: Math.min(...times.fill),
+      fillFloorMs: Math.min(...times.fillFloor),
+      changeMs: Math.min(...times.change),
+      changeFloorMs: Math.min(...times.changeFloor),
     }
   },
 })
