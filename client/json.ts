@@ -47,7 +47,8 @@ export function sameJson(a: Json | undefined, b: Json | undefined): boolean {
     for (let index = 0; index < a.length; index++) if (!sameJson(a[index], b[index])) return false
     return true
   }
-  const [left, right] = [a as Row, b as Row]
+  const left = a as Row
+  const right = b as Row
   const keys = Object.keys(left)
   if (keys.length !== Object.keys(right).length) return false
   // Loops and not `every`: this runs for each row that comes, and a closure a row is what it would mostly cost.

@@ -146,7 +146,7 @@ export class View {
     }
     for (const id of this.#touched) {
       const before = this.rows.get(id)
-      const edits = this.#edits.get(id)
+      const edits = this.#edits.size === 0 ? undefined : this.#edits.get(id)
       const base = this.#base.get(id)
       const row = edits === undefined ? base : applyEdits(base, edits)
       if (row === undefined) {
