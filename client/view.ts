@@ -29,6 +29,8 @@ export class View {
   #incoming: Map<Id, Row> | null = null
   readonly #edits = new Map<Id, LocalEdit[]>()
   readonly #touched = new Set<Id>()
+  /** The view is complete and nothing was there before: all of it is news, and there is nothing to compare it with. */
+  #isFirst = false
   readonly #settledEarly = new Set<string>()
 
   /** The ids of the server's rows here, for `resume`. */
@@ -45,27 +47,27 @@ export class View {
   }
 
   apply(rows: readonly Row[], gone: readonly Id[]): void {
+    const { idColumn } = this.#table!
     const target = this.#incoming ?? this.#base
-    const touched: Id[] = []
     for (const row of rows) {
-      const id = idOfRow(row, this.#table!.idColumn)
+      const id = idOfRow(row, idColumn)
       target.set(id, row)
-      touched.push(id)
+      if (target === this.#base) this.#touched.add(id)
     }
     for (const id of gone) {
       target.delete(id)
-      touched.push(id)
+      if (target === this.#base) this.#touched.add(id)
     }
-    if (target === this.#base) for (const id of touched) this.#touched.add(id)
   }
 
   /** The view is the whole truth for the first time since `begin`. */
   complete(): void {
     if (this.#incoming !== null) {
       for (const id of this.#base.keys()) this.#touched.add(id)
-      for (const id of this.#incoming.keys()) this.#touched.add(id)
       this.#base = this.#incoming
       this.#incoming = null
+      this.#isFirst = this.rows.size === 0 && this.#edits.size === 0 && this.#touched.size === 0
+      if (!this.#isFirst) for (const id of this.#base.keys()) this.#touched.add(id)
     }
     for (const edit of this.#confirmed()) if (edit.inNextView) this.remove(edit)
   }
@@ -134,9 +136,17 @@ export class View {
   /** Brings `rows` up to date and tells what changed, if anything did. */
   commit(): void {
     const change: ViewChange = { upserts: [], gone: [] }
+    if (this.#isFirst) {
+      this.#isFirst = false
+      for (const [id, row] of this.#base) {
+        if (this.#touched.has(id)) continue
+        this.rows.set(id, row)
+        change.upserts.push(row)
+      }
+    }
     for (const id of this.#touched) {
       const before = this.rows.get(id)
-      const edits = this.#edits.get(id)
+      const edits = this.#edits.size === 0 ? undefined : this.#edits.get(id)
       const base = this.#base.get(id)
       const row = edits === undefined ? base : applyEdits(base, edits)
       if (row === undefined) {
