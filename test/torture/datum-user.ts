@@ -1,7 +1,7 @@
 /** An application on the package's own client, `DatumClient`, whose sockets are watched frame by frame and cut. */
 import type { Sql } from 'postgres'
 import { DatumClient, type DatumError } from '../../client/index.ts'
-import type { Bbox, ClientMessage, Row, ServerMessage } from '../../src/wire/messages.ts'
+import type { Bbox, ClientMessage, Id, Row, ServerMessage } from '../../src/wire/messages.ts'
 import { differences } from '../support/differences.ts'
 import type { Random } from '../support/random.ts'
 import { truth } from '../support/truth.ts'
@@ -12,6 +12,7 @@ import type { Actor, TortureWorld } from './world.ts'
 
 export class DatumUser implements Actor {
   readonly #versions = new Map<string, bigint>()
+  readonly #heldAt = new Map<string, ReadonlySet<Id>>()
   #client: DatumClient | null = null
   #checker: FrameChecker | null = null
   #bbox: Bbox
@@ -106,7 +107,12 @@ export class DatumUser implements Actor {
   #watchedSocket() {
     const user = this
     return class extends WebSocket {
-      readonly #frames = new FrameChecker({ ...user.world, name: user.name, versions: user.#versions })
+      readonly #frames = new FrameChecker({
+        ...user.world,
+        name: user.name,
+        versions: user.#versions,
+        heldAt: user.#heldAt,
+      })
 
       constructor(url: string, protocols: string[]) {
         super(url, protocols)

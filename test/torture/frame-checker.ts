@@ -24,7 +24,12 @@ export interface WatchedClient {
   readonly cursors: CursorChecker
   /** By table and id. */
   readonly versions: Map<string, bigint>
+  /** What was held at the newest cursors, which a resume without a list is about. */
+  readonly heldAt: Map<string, ReadonlySet<Id>>
 }
+
+/** One for each view and a few more: a client comes back with its last one. */
+const CURSORS_KEPT = 16
 
 interface WatchedSubscription {
   readonly table: string
@@ -65,9 +70,10 @@ export class FrameChecker {
     if (message.type === 'bbox')
       this.#subscriptions.get(message.sub)?.boxes.push({ seq: message.seq, bbox: message.bbox })
     if (message.type === 'subscribe') {
+      const { resume } = message
       this.#subscriptions.set(message.sub, {
         table: message.table ?? 'features',
-        held: new Set(message.resume?.held),
+        held: new Set(resume === undefined ? [] : (resume.held ?? this.#client.heldAt.get(resume.cursor))),
         boxes: message.bbox === undefined ? [] : [{ seq: 0, bbox: message.bbox }],
         completed: -1,
         isOpen: false,
@@ -83,12 +89,18 @@ export class FrameChecker {
     if (frame.type === 'authenticated') this.#authenticated()
     if (frame.type === 'error' && frame.code !== 1012)
       this.#broken(`closed with ${frame.code} ${frame.message}`)
-    if (frame.type === 'ended') this.#broken(`${frame.sub} ended: ${frame.code} ${frame.message}`)
+    if (frame.type === 'ended' && frame.code === 'held_needed') {
+      history.count('held needed')
+      this.#subscriptions.delete(frame.sub)
+    } else if (frame.type === 'ended') this.#broken(`${frame.sub} ended: ${frame.code} ${frame.message}`)
     if (frame.type === 'outcome') this.#outcome(frame)
     if (frame.type === 'unavailable') this.#answered(frame.batch)
     if (frame.type === 'pong')
-      for (const sub of Object.keys(frame.cursors))
-        if (!this.#subscriptions.get(sub)?.isOpen) this.#broken(`pong names ${sub}, which is not open`)
+      for (const [sub, cursor] of Object.entries(frame.cursors)) {
+        const subscription = this.#subscriptions.get(sub)
+        if (!subscription?.isOpen) this.#broken(`pong names ${sub}, which is not open`)
+        else this.#remember(cursor, subscription)
+      }
     if (frame.type === 'subscribed') {
       const subscription = this.#subscriptions.get(frame.sub)
       if (subscription === undefined || subscription.isOpen)
@@ -148,7 +160,19 @@ export class FrameChecker {
     subscription.boxes = subscription.boxes.filter(({ seq }) => seq >= complete)
   }
 
-  #cursor(cursor: string, settled: readonly string[], { table, held, boxes }: WatchedSubscription): void {
+  #remember(cursor: string, { held }: WatchedSubscription): void {
+    const { heldAt } = this.#client
+    heldAt.delete(cursor)
+    heldAt.set(cursor, new Set(held))
+    for (const oldest of heldAt.keys()) {
+      if (heldAt.size <= CURSORS_KEPT) break
+      heldAt.delete(oldest)
+    }
+  }
+
+  #cursor(cursor: string, settled: readonly string[], subscription: WatchedSubscription): void {
+    this.#remember(cursor, subscription)
+    const { table, held, boxes } = subscription
     const { name: actor, policies, cursors, versions } = this.#client
     const { claims } = this
     const [policy] = policies

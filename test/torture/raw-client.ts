@@ -3,7 +3,13 @@
  * every point of a connection's life, stops reading, comes back to another server, and sends again what was not answered.
  */
 import type { Sql } from 'postgres'
-import type { ClientMessage, OutcomeMessage, ServerMessage, WriteMessage } from '../../src/wire/messages.ts'
+import type {
+  ClientMessage,
+  Id,
+  OutcomeMessage,
+  ServerMessage,
+  WriteMessage,
+} from '../../src/wire/messages.ts'
 import type { Random } from '../support/random.ts'
 import { SlowSocket } from '../support/slow-socket.ts'
 import { describeFrame, FrameChecker } from './frame-checker.ts'
@@ -29,6 +35,7 @@ const COMMIT_WITHIN_MS = 1_500
 
 export class RawClient implements Actor {
   readonly versions = new Map<string, bigint>()
+  readonly #heldAt = new Map<string, ReadonlySet<Id>>()
   readonly #views: readonly RawView[]
   readonly #pending = new Map<string, WriteMessage>()
   readonly #answered: { readonly message: WriteMessage; readonly outcome: string }[] = []
@@ -172,7 +179,12 @@ export class RawClient implements Actor {
       try {
         if (point === 'in the handshake') await SlowSocket.abandon(server.url)
         if (point === 'in the handshake') throw new Error('cut')
-        const checker = new FrameChecker({ ...this.world, name: this.name, versions: this.versions })
+        const checker = new FrameChecker({
+          ...this.world,
+          name: this.name,
+          versions: this.versions,
+          heldAt: this.#heldAt,
+        })
         const socket = await SlowSocket.open(server.url, (frame) => this.#receive(frame, socket, checker))
         this.#socket = socket
         this.#checker = checker
@@ -216,14 +228,22 @@ export class RawClient implements Actor {
     socket.frames.length = 0
     if (socket !== this.#socket) return
     if (frame.type === 'subscribed' || frame.type === 'view') this.#apply(frame)
-    if (frame.type === 'pong')
-      for (const view of this.#views) view.cursor = frame.cursors[view.name] ?? view.cursor
+    if (frame.type === 'ended') this.#listAgain(frame.sub)
+    if (frame.type === 'pong') for (const view of this.#views) view.remember(frame.cursors[view.name])
     if (frame.type === 'outcome') this.#outcome(frame)
     if (frame.type === 'unavailable') {
       const message = this.#pending.get(frame.batch)
       const again = () => socket === this.#socket && this.#pending.has(frame.batch) && this.#send(message!)
       if (message !== undefined) setTimeout(again, frame.retryAfterMs)
     }
+  }
+
+  /** The server does not know what the view held: tells it. */
+  #listAgain(sub: string): void {
+    const view = this.#views.find(({ name }) => name === sub)
+    if (view === undefined) return
+    view.isExact = false
+    this.#subscribe(view)
   }
 
   #apply(frame: Extract<ServerMessage, { type: 'subscribed' | 'view' }>): void {

@@ -9,6 +9,8 @@ export class RawView {
   /** Its name in the protocol, a new one for each subscription. */
   name = ''
   cursor: string | null = null
+  /** Whether it holds what it held when the cursor came: then it comes back without a list. */
+  isExact = false
   requested = 0
   #completed = -1
   #rows = new Map<Id, Row>()
@@ -28,7 +30,8 @@ export class RawView {
     this.name = name
     this.requested = 0
     this.#completed = -1
-    const resume = cursor === null ? null : { cursor, held: [...this.#rows.keys()] }
+    const held = this.isExact ? {} : { held: [...this.#rows.keys()] }
+    const resume = cursor === null ? null : { cursor, ...held }
     return { type: 'subscribe', sub: name, table, ...(bbox && { bbox }), ...(resume && { resume }) }
   }
 
@@ -41,8 +44,15 @@ export class RawView {
     }
     for (const row of frame.rows ?? []) this.#rows.set(String(row.id), row)
     for (const id of frame.gone ?? []) this.#rows.delete(id)
-    this.cursor = frame.cursor ?? this.cursor
+    this.isExact = false
+    this.remember(frame.cursor)
     this.#completed = frame.complete ?? this.#completed
+  }
+
+  remember(cursor: string | undefined): void {
+    if (cursor === undefined) return
+    this.cursor = cursor
+    this.isExact = true
   }
 
   /** How it differs from what these claims may see, in words. */
