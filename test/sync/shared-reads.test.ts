@@ -174,3 +174,31 @@ test('I2: a table without row security is everybody’s, and so it stays', async
   await client.until(() => view.rows.size === 1, 'row security was switched on')
   expect([...view.rows.values()].map((row) => row.org_id)).toEqual(['a'])
 })
+
+test('I2: told apart by a function that is called IMMUTABLE and reads a claim, however often it was planned', async () => {
+  // Postgres evaluates such a function while it plans: a plan that is kept would show everybody what the first one saw.
+  await using world = await createWorld({
+    before: `create or replace function frozen_team() returns text language sql immutable as
+      $$ select current_setting('datum.team', true) $$`,
+    tables: [
+      features({
+        policies: `alter table features enable row level security; alter table features force row level security;
+          create policy first on features using (name = frozen_team())`,
+      }),
+    ],
+  })
+  const teams = ['red', 'blue', 'green'] as const
+  for (const name of teams) await world.put({ name })
+  const watchers = await Promise.all(
+    teams.map((team) =>
+      world.watch({ sub: team, org_id: 'a', team }, { allowed: (row) => row.name === team }),
+    ),
+  )
+  // From the sixth time on Postgres may keep a plan (Postgres, PREPARE, notes).
+  for (let size = 1; size <= 12; size++) {
+    await world.admin`update features set size = ${size}`
+    for (const { client, view } of watchers)
+      await client.until(() => [...view.rows.values()].every((row) => row.size === size), `change ${size}`)
+  }
+  for (const { view } of watchers) expect(view.rows.size).toBe(1)
+})
