@@ -68,7 +68,7 @@ export const MUTATIONS: readonly Mutation[] = [
     find: 'if (reading === null || reading.settings.has(PAYLOAD_SETTING)) return { key: keyOf(settings), settings }',
     replace: "if (reading === null) return { key: settings['datum.org_id'] ?? '', settings }",
     tests: ['test/sync/shared-reads.test.ts'],
-    only: 'put together',
+    only: 'a function of the row',
   },
   {
     invariant: 'I2',
