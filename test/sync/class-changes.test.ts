@@ -28,6 +28,11 @@ const CHANGES: Record<string, { policy: string; change: string }> = {
       $$ begin return nullif(current_setting('datum.team', true), 'blue'); end $$;
       create or replace function my_org() returns text language sql stable return case when my_team() is not null then 'a' end`,
   },
+  'datum.claim itself': {
+    policy: `org_id = datum.claim('org_id')`,
+    change: `create or replace function datum.claim(name text) returns text language sql stable parallel safe
+      return case when current_setting('datum.team', true) = 'red' then nullif(current_setting('datum.' || name, true), '') end`,
+  },
   'row security of a table that the policy looks into': {
     policy: `org_id in (select t.org_id from teams t where current_setting('datum.org_id', true) = t.org_id and t.name = 'red')`,
     change: `alter table teams enable row level security;

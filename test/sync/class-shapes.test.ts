@@ -92,6 +92,11 @@ const EXPRESSIONS: Record<string, [expression: string, read: Read]> = {
     `org_id in (select m.org_id from closed_members m where m.user_id = ${setting('a')})`,
     ['datum.a', 'datum.c', 'datum.d'],
   ],
+  'names that look like parts of a parse tree': [
+    String.raw`exists (select ":x" as "{FUNCEXPR :funcid 1}", "(o 1 2)".":y" as "<>" from (select ${setting('a')}) ":args" (":x"),
+      (select org_id as ":y", 1 as "16 [ 1 ]", 2 as "a\b}") "(o 1 2)" where ":x" = features.name)`,
+    ['datum.a'],
+  ],
   'a function that returns an expression': [`name = returned_a()`, ['datum.a']],
   'a function that is told which claim': [`name = returned_claim('A')`, ['datum.a']],
   'a function through another': [`name = twice_returned('a')`, ['datum.a']],

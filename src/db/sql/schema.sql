@@ -128,16 +128,20 @@ create or replace function datum.fingerprint(rel oid) returns text
 declare
   reached text := '';
   relations oid[] := array[rel];
-  functions oid[] := '{}';
+  -- Which most policies call; it is looked at below.
+  functions oid[] := array['datum.claim(text)'::regprocedure]::oid[];
   -- What was reached in the last round.
   new_relations oid[] := relations;
   new_functions oid[] := '{}';
   new_policies oid[];
 begin
   loop
-    select array_agg(p.oid), reached || coalesce(string_agg(p.oid || '/' || p.xmin, ',' order by p.oid), '')
-      into new_policies, reached
-      from pg_policy p where p.polrelid = any (new_relations);
+    new_policies := '{}';
+    if new_relations <> '{}' then
+      select array_agg(p.oid), reached || coalesce(string_agg(p.oid || '/' || p.xmin, ',' order by p.oid), '')
+        into new_policies, reached
+        from pg_policy p where p.polrelid = any (new_relations);
+    end if;
     select coalesce(array_agg(distinct d.refobjid) filter (where d.refclassid = 'pg_class'::regclass and d.refobjid <> all (relations)), '{}'),
            coalesce(array_agg(distinct d.refobjid) filter (where d.refclassid = 'pg_proc'::regclass and d.refobjid <> all (functions)), '{}')
       into new_relations, new_functions
@@ -152,6 +156,7 @@ begin
       (select string_agg(concat(c.oid, '/', c.relrowsecurity, c.relkind), ',' order by c.oid) from pg_class c where c.oid = any (new_relations)), ';');
   end loop;
   return md5(concat(reached, ';',
+    (select f.xmin from pg_proc f where f.oid = 'datum.claim(text)'::regprocedure), ';',
     (select concat(c.relrowsecurity, c.relforcerowsecurity, c.relname, c.relnamespace, c.relacl)
        from pg_class c where c.oid = rel), ';',
     -- Casts that were made later change what a value looks like as text.
