@@ -73,8 +73,29 @@ on conflict (single) do update set version = excluded.version, oldest_server = e
 
 async function readTables(transaction: TransactionSql, tables: readonly TableConfig[]): Promise<Table[]> {
   const read: Table[] = []
-  for (const config of tables) read.push(await readTable(transaction as unknown as Sql, config))
+  for (const config of tables) {
+    const table = await readTable(transaction as unknown as Sql, config)
+    await refuseForeignParts(transaction, table)
+    read.push(table)
+  }
   return read
+}
+
+/**
+ * Postgres cannot tell a statement trigger which rows of a foreign table that inherits were written: some versions fail
+ * the write instead. (Partitions cannot be foreign: the id has a unique index.)
+ */
+async function refuseForeignParts(transaction: TransactionSql, { oid, wireName }: Table): Promise<void> {
+  const [found] = await transaction<{ name: string }[]>`
+    with recursive part (oid) as (
+      select i.inhrelid from pg_inherits i where i.inhparent = ${oid}
+      union select i.inhrelid from pg_inherits i join part on i.inhparent = part.oid
+    )
+    select c.oid::regclass::text as name from part join pg_class c on c.oid = part.oid where c.relkind = 'f' limit 1`
+  if (found === undefined) return
+  throw new OperatorError(
+    `A part of ${wireName} is a foreign table (${found.name}), whose changes cannot be followed. Serve a table without such parts.`,
+  )
 }
 
 /** Tables that other servers watch: their triggers are of the older version, too. What cannot be read is left alone. */

@@ -47,20 +47,30 @@ export class ReadGates {
    * counts for.
    */
   async run<T>(socket: unknown, readClass: ReadClass, work: (time: ReadTime) => Promise<T>): Promise<T> {
-    if (!readClass.isSlow()) {
-      const done = await this.#wide.run(socket, () => inLittleTime(readClass, work))
+    for (;;) {
+      // While it waits at one gate it may turn out to belong to the other.
+      const done = readClass.isSlow()
+        ? await this.#inMuchTime(readClass, work)
+        : await this.#wide.run(socket, () => inLittleTime(readClass, work))
       if (done !== null) return done.result
     }
-    const { key } = readClass
+  }
+
+  /** Null: the class is not slow any more. */
+  async #inMuchTime<T>(
+    { key, isSlow }: ReadClass,
+    work: (time: ReadTime) => Promise<T>,
+  ): Promise<{ readonly result: T } | null> {
     const queue = this.#queues.get(key) ?? { length: 0, hopelessBefore: 0 }
     this.#queues.set(key, queue)
     queue.length++
     const waitingSince = performance.now()
     try {
-      return await this.#narrow.run(key, () => {
+      return await this.#narrow.run(key, async () => {
+        if (!isSlow()) return null
         // The same policies under the same claims did not end meanwhile: this one has had its time.
         if (waitingSince < queue.hopelessBefore) throw new TimeIsUp()
-        return this.#watched(queue, () => work(MUCH_TIME))
+        return { result: await this.#watched(queue, () => work(MUCH_TIME)) }
       })
     } finally {
       if (--queue.length === 0) this.#queues.delete(key)

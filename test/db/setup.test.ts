@@ -143,6 +143,19 @@ onServer(
 )
 
 onServer(
+  'I11: a table that a foreign table inherits from is refused with words, since writes to it could fail',
+  async () => {
+    await using world = await createWorld({ start: false })
+    await world.admin.unsafe(`create extension file_fdw; create server files foreign data wrapper file_fdw;
+    create table between () inherits (features);
+    create foreign table elsewhere () inherits (between) server files options (filename '/dev/null')`)
+    await expect(setup(world)).rejects.toThrow('foreign table (elsewhere)')
+    await world.admin`drop foreign table elsewhere`
+    await setup(world)
+  },
+)
+
+onServer(
   'what is printed is what is run: nothing is left to do after it, and before it nothing was done',
   async () => {
     await using world = await createWorld({ start: false })

@@ -74,13 +74,13 @@ onServer('I4: a view that is slow from beginning to end comes whole all the same
       features({
         policies: `alter table features enable row level security; alter table features force row level security;
           create policy p on features using (org_id = current_setting('datum.org_id', true)
-            and (name is distinct from 'slow' or pg_sleep(0.3) is not null))`,
+            and (name is distinct from 'slow' or pg_sleep(0.15) is not null))`,
       }),
     ],
   })
   // The first run of rows is quick, those after it are not.
   await world.admin`insert into features (org_id, name, geom)
-    select 'a', case when n > 1000 then 'slow' end, st_setsrid(st_makepoint(8.5, 47.5), 4326) from generate_series(1, 1020) n`
+    select 'a', case when n > 1000 then 'slow' end, st_setsrid(st_makepoint(8.5, 47.5), 4326) from generate_series(1, 1016) n`
   const { client, view } = await world.watch({ sub: 'sloth', org_id: 'a' })
   expect(view.ended).toBeNull()
   await world.untilTrue(client, view, { org_id: 'a' })
