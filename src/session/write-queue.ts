@@ -28,6 +28,11 @@ export interface WriteReplies {
 }
 
 const RETRY_AFTER_MS = 1_000
+/**
+ * feature_not_supported: what a hot standby says to BEGIN READ WRITE (Postgres §27.4.1), before anything was tried. An edit
+ * that raises it has an outcome of its own and does not get here.
+ */
+const READ_WRITE_REFUSED = '0A000'
 
 export class WriteQueue {
   readonly #target: WriteTarget
@@ -105,7 +110,7 @@ export class WriteQueue {
     } catch (error) {
       if (error instanceof NotAdmitted) {
         this.#rejectAll(waiting, 'rate_limited', 'Too many edits. Try again later.')
-      } else if (isUnavailable(error)) {
+      } else if (isUnavailable(error) || errorCode(error) === READ_WRITE_REFUSED) {
         this.#unavailable(batch)
       } else {
         this.#target.log.error(`A batch failed as a whole (${errorCode(error)}).`)
