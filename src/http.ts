@@ -4,6 +4,9 @@ import type { Metrics } from './observe/metrics.ts'
 import type { TooMany } from './session/connection-count.ts'
 import { SUBPROTOCOL } from './wire/limits.ts'
 
+/** Bytes of a request's body: nothing here takes one. Beyond, the answer is 413, and nothing of it is read. */
+export const HTTP_BODY_BYTES_MAX = 16 * 1024
+
 export interface HttpParts {
   readonly config: Config
   readonly metrics: Metrics

@@ -6,7 +6,7 @@ import type { Config } from './config/config.ts'
 import type { Database } from './db/database.ts'
 import { OVERDUE_WRITE_CONNECTIONS, WRITE_CONNECTIONS } from './db/postgres.ts'
 import { prepareDatabase } from './db/prepare.ts'
-import { answer } from './http.ts'
+import { answer, HTTP_BODY_BYTES_MAX } from './http.ts'
 import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { OperatorError } from './operator-error.ts'
@@ -114,6 +114,7 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
   }
   const server = await listenOr(() => hub.stop(), config, {
     idleTimeout: HTTP_IDLE_SECONDS,
+    maxRequestBodySize: HTTP_BODY_BYTES_MAX,
     // Bun's page for errors shows source code; nobody outside is to see that.
     development: false,
     error(error: Error) {

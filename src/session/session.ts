@@ -92,6 +92,11 @@ export class Session implements Subscriber {
     this.#principal = context.verifier === null ? ANONYMOUS : null
     this.#writes = new WriteQueue(context, socket.address, {
       reply: (message) => this.#reply(message),
+      unsettled: () => {
+        let most = 0
+        for (const { unsettledCount } of this.#subscriptions.values()) most = Math.max(most, unsettledCount)
+        return most
+      },
       committed: (table, batch, xid) => {
         for (const subscription of this.#subscriptions.values()) {
           if (subscription.tableOid === table.oid) subscription.awaitBatch(batch, xid)

@@ -6,7 +6,12 @@ import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { type AppliedBatch, type Batch, NotAdmitted } from '../sync/writes.ts'
 import { decodeClientMessage } from '../wire/decode.ts'
-import { BATCHES_WAITING_MAX, KEPT_DECODED_MAX, WAITING_CHARACTERS_MAX } from '../wire/limits.ts'
+import {
+  BATCHES_UNSETTLED_MAX,
+  BATCHES_WAITING_MAX,
+  KEPT_DECODED_MAX,
+  WAITING_CHARACTERS_MAX,
+} from '../wire/limits.ts'
 import type { Edit, EditOutcome, RejectionCode, ServerMessage, WriteMessage } from '../wire/messages.ts'
 import type { RateLimit } from './rate-limit.ts'
 import type { WaitingWrites } from './waiting-writes.ts'
@@ -25,9 +30,16 @@ export interface WriteReplies {
   reply(message: ServerMessage): void
   /** The batch is in the database; its effect will come by the feed. */
   committed(table: Table, batch: string, xid: bigint): void
+  /** Committed batches that a view of the socket does not have yet. */
+  unsettled(): number
 }
 
 const RETRY_AFTER_MS = 1_000
+/**
+ * feature_not_supported: what a hot standby says to BEGIN READ WRITE (Postgres §27.4.1), before anything was tried. An edit
+ * that raises it has an outcome of its own and does not get here.
+ */
+const READ_WRITE_REFUSED = '0A000'
 
 export class WriteQueue {
   readonly #target: WriteTarget
@@ -57,6 +69,7 @@ export class WriteQueue {
     // Not a rejection: it may be a batch that was applied before, whose outcome is a matter of record.
     const isFull =
       this.#waiting >= BATCHES_WAITING_MAX ||
+      this.#replies.unsettled() >= BATCHES_UNSETTLED_MAX ||
       this.#waitingLength + length > WAITING_CHARACTERS_MAX ||
       !this.#target.waitingWrites.take(user, length)
     if (isFull) return this.#unavailable(message.batch)
@@ -105,7 +118,7 @@ export class WriteQueue {
     } catch (error) {
       if (error instanceof NotAdmitted) {
         this.#rejectAll(waiting, 'rate_limited', 'Too many edits. Try again later.')
-      } else if (isUnavailable(error)) {
+      } else if (isUnavailable(error) || errorCode(error) === READ_WRITE_REFUSED) {
         this.#unavailable(batch)
       } else {
         this.#target.log.error(`A batch failed as a whole (${errorCode(error)}).`)

@@ -166,6 +166,11 @@ export class Subscription {
     return this.#held.size
   }
 
+  /** Batches of its socket that it has not said to be settled. */
+  get unsettledCount(): number {
+    return this.#unsettled.size
+  }
+
   get isEnded(): boolean {
     return this.#ended
   }

@@ -29,6 +29,12 @@ export const EDITS_PER_BATCH_MAX = 500
 /** Batches of one socket that may be waiting for the database. Further ones are answered `unavailable`. */
 export const BATCHES_WAITING_MAX = 64
 
+/**
+ * Batches of one socket that a view of it may not have caught up with yet: the server remembers each until it can say
+ * `settled`, and a socket that moves its boxes all the time is never told. Further ones are answered `unavailable`.
+ */
+export const BATCHES_UNSETTLED_MAX = 1_000
+
 /** Subscriptions of one socket. */
 export const SUBSCRIPTIONS_PER_SOCKET_MAX = 16
 

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { AuthError } from '../../src/auth/auth-error.ts'
 import { principalFromPayload } from '../../src/auth/claims.ts'
-import { CLAIMS_MAX } from '../../src/wire/limits.ts'
+import { CLAIM_NESTING_MAX, CLAIMS_MAX } from '../../src/wire/limits.ts'
 
 const settingsOf = (claims: string) => principalFromPayload(`{"exp":4102444800,${claims}}`).settings
 
@@ -112,7 +112,11 @@ describe('refused', () => {
     ['NUL deep inside', '{"exp":1,"a":[{"b":"\\u0000"}]}', 'unusable_claims'],
     ['a lone surrogate', '{"exp":1,"a":"\\ud800"}', 'unusable_claims'],
     ['a lone surrogate in a deep name', '{"exp":1,"a":{"\\udc00":1}}', 'unusable_claims'],
-    ['deep nesting', `{"exp":1,"a":${'['.repeat(100)}${']'.repeat(100)}}`, 'unusable_claims'],
+    [
+      'deep nesting',
+      `{"exp":1,"a":${'['.repeat(CLAIM_NESTING_MAX)}${']'.repeat(CLAIM_NESTING_MAX)}}`,
+      'unusable_claims',
+    ],
     ['no object', '[]', 'malformed'],
     ['no JSON', '{"exp":1,}', 'malformed'],
     ['two values', '{"exp":1}{"exp":2}', 'malformed'],

@@ -207,6 +207,14 @@ const BROKEN_REQUESTS: readonly (readonly [what: string, status: number, text: (
   ['no HTTP', 400, () => `\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03${'\0'.repeat(40)}\r\n\r\n`],
   ['a header of 100 KB', 431, (url) => handshake(url, { 'X-Long': 'x'.repeat(100_000) })],
   ['ten thousand headers', 431, (url) => handshake(url, manyHeaders(10_000))],
+  [
+    'a body of a megabyte',
+    413,
+    (url) =>
+      handshake(url, { 'Content-Length': '1000000' })
+        .replace('GET', 'POST')
+        .replace('Upgrade: websocket\r\n', ''),
+  ],
   ['two lengths', 400, (url) => handshake(url, { 'Content-Length': '5, 6' })],
   ['a path of 64 KB', 431, (url) => handshake(url).replace('/ws', `/ws?${'x'.repeat(65_536)}`)],
 ]

@@ -3,9 +3,16 @@
  * 7, 9 and 10.
  */
 import { expect, setDefaultTimeout, test } from 'bun:test'
+import { ANONYMOUS } from '../../src/auth/principal.ts'
+import type { Table } from '../../src/db/catalog.ts'
+import { createLog } from '../../src/observe/log.ts'
+import { Metrics } from '../../src/observe/metrics.ts'
+import { createRateLimit } from '../../src/session/rate-limit.ts'
 import { WaitingWrites } from '../../src/session/waiting-writes.ts'
+import { WriteQueue } from '../../src/session/write-queue.ts'
 import { CloseCode } from '../../src/wire/close-codes.ts'
 import {
+  BATCHES_UNSETTLED_MAX,
   BATCHES_WAITING_MAX,
   FRAME_BYTES_MAX,
   INBOX_MESSAGES_MAX,
@@ -15,6 +22,7 @@ import {
   WAITING_CHARACTERS_MAX,
   WAITING_CHARACTERS_PER_USER_MAX,
 } from '../../src/wire/limits.ts'
+import type { ServerMessage } from '../../src/wire/messages.ts'
 import { backendKind } from '../support/backend.ts'
 import { createWorld, TEST_TIMEOUT_MS, type World, ZURICH } from '../support/fixture.ts'
 import { features } from '../support/table-spec.ts'
@@ -134,6 +142,35 @@ onServer('I9, I10: a user with many sockets fills their own share, and others wr
   }
   const again = sendBatch(sockets[0]!)
   await sockets[0]!.until(() => answersOf(sockets[0]!, 'outcome').includes(again), 'another outcome')
+})
+
+test('I10: a batch is not taken while a view of its socket is a thousand behind', async () => {
+  const replies: ServerMessage[] = []
+  let unsettled = BATCHES_UNSETTLED_MAX
+  let tried = 0
+  const queue = new WriteQueue(
+    {
+      hub: { tableNamed: () => ({}) as Table, ring() {} },
+      applyBatch: async () => {
+        tried++
+        return { edits: [], xid: null }
+      },
+      rateLimit: createRateLimit(0),
+      waitingWrites: new WaitingWrites(),
+      log: createLog('silent'),
+      metrics: new Metrics(),
+    },
+    '192.0.2.1',
+    { reply: (message) => void replies.push(message), committed() {}, unsettled: () => unsettled },
+  )
+  const message = { type: 'write', batch: crypto.randomUUID(), edits: [{ op: 'delete', id: '1' }] } as const
+  queue.add(message, JSON.stringify(message), ANONYMOUS)
+  await queue.drained()
+  unsettled--
+  queue.add(message, JSON.stringify(message), ANONYMOUS)
+  await queue.drained()
+  expect(replies.map(({ type }) => type)).toEqual(['unavailable', 'outcome'])
+  expect(tried).toBe(1)
 })
 
 test('I10: the process has a bound for all users together, and what is given back can be taken again', () => {

@@ -6,7 +6,7 @@
 import { expect, setDefaultTimeout, test } from 'bun:test'
 import fc from 'fast-check'
 import { CloseCode } from '../../src/wire/close-codes.ts'
-import { createWorld, EARTH, onlyOrg, TEST_TIMEOUT_MS, type World } from '../support/fixture.ts'
+import { createWorld, EARTH, onlyOrg, point, TEST_TIMEOUT_MS, type World } from '../support/fixture.ts'
 import { features } from '../support/table-spec.ts'
 import { mintToken, mintTokenOfText } from '../support/token.ts'
 import { WireClient } from '../support/wire-client.ts'
@@ -101,19 +101,27 @@ test('I8, I9: hostile messages behind a valid token get codes, and nobody else n
   const witness = await world.watch(carol, { bbox: EARTH, allowed: onlyOrg('a') })
   const neighbour = await world.watch(dave, { bbox: EARTH, allowed: onlyOrg('b') })
   const foreignBatch = crypto.randomUUID()
-  await witness.client.write([{ op: 'insert', columns: { org_id: 'a', name: 'secret of a' } }], {
-    batch: foreignBatch,
-  })
+  const foreign = await witness.client.write(
+    [{ op: 'insert', columns: { org_id: 'a', name: 'secret of a', geom: point(8.5, 47.5) } }],
+    { batch: foreignBatch },
+  )
+  const [written] = foreign.edits
+  if (written?.status !== 'applied') throw new Error('the batch of the other user was refused')
   const before = await contentsOf(world, 'a')
   const token = await mintToken(mallory)
   const batches = [foreignBatch, crypto.randomUUID(), crypto.randomUUID()]
   let applied = 0
+  let runs = 0
   await fc.assert(
     fc.asyncProperty(
       fc.array(hostileFrame({ ids, batches }), { minLength: 1, maxLength: 6 }),
       async (frames) => {
         const socket = await attack(world, token, frames)
         expectComposure(socket)
+        // The batch of somebody else, replayed, tells nothing of its outcome.
+        expect(JSON.stringify(socket.frames)).not.toContain(written.id)
+        // Meanwhile the others see what happens as it does.
+        if (++runs % 25 === 0) await world.barrier(witness.client, carol)
         for (const frame of socket.frames) {
           if (frame.type === 'outcome')
             applied += frame.edits.filter(({ status }) => status === 'applied').length

@@ -132,6 +132,20 @@ test('I6: what was read under the claims or the box of before is not sent', asyn
   expect(frames.at(-1)?.gone).toEqual(['x'])
 })
 
+test('I10: batches are remembered until the view has them, and no longer', async () => {
+  const { subscription, pendingRows } = makeHome()
+  subscription.start()
+  await settle()
+  subscription.markDirty(['x'])
+  await settle()
+  subscription.awaitBatch('one', 5n)
+  subscription.awaitBatch('two', 6n)
+  expect(subscription.unsettledCount).toBe(2)
+  pendingRows.shift()?.([row('x', 2)])
+  await settle()
+  expect(subscription.unsettledCount).toBe(0)
+})
+
 test('I10: ids that leave are told at the pace of the socket, every one of them', async () => {
   const held = Array.from({ length: 3 * GONE_IDS_MAX }, (_, n) => `id ${n}`)
   const { subscription, subscriber, pendingIds, frames } = makeHome(held)
