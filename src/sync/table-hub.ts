@@ -5,7 +5,7 @@
 import { type ClaimSettings, type ClassResult, readForClasses } from '../db/as-principal.ts'
 import { type Table, TableForbidden } from '../db/catalog.ts'
 import type { Database } from '../db/database.ts'
-import { errorCode } from '../db/error-code.ts'
+import { errorCode, isUnavailable } from '../db/error-code.ts'
 import type { Change } from '../db/feed.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -300,7 +300,12 @@ export class TableHub implements SubscriptionHome {
         const read = left.length === 0 ? own : own.filter((id) => !unread.has(id))
         subscription.deliver(read, byId, left.length === 0 ? cursor : undefined)
         if (left.length > 0) subscription.markDirty(left)
-      } else if (isAsRead && result !== undefined && 'error' in result)
+      } else if (
+        isAsRead &&
+        result !== undefined &&
+        'error' in result &&
+        !isUnavailable({ code: result.error })
+      )
         subscription.endBySqlState(result.error)
       else subscription.markDirty(own)
     }

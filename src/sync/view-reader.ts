@@ -3,6 +3,7 @@ import type { TransactionSql } from 'postgres'
 import { asPrincipal, readForClasses } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
 import type { Database } from '../db/database.ts'
+import { isUnavailable } from '../db/error-code.ts'
 import { ROWS_PER_SUBSCRIPTION_MAX } from '../wire/limits.ts'
 import type { Id } from '../wire/messages.ts'
 import type { FairGate } from './fair-gate.ts'
@@ -29,6 +30,13 @@ const FETCH_ROWS_MAX = 500
 const READ_CHARACTERS = 2 * 1024 * 1024
 /** One more than allowed, so that too many can be told from just enough. */
 const ROWS_LIMIT = ROWS_PER_SUBSCRIPTION_MAX + 1
+
+/** A read failed with an SQLSTATE that says: try again. */
+class Unread extends Error {
+  constructor(readonly code: string) {
+    super(`a read failed (${code})`)
+  }
+}
 
 /** `gate`: so many at a time, and fewer of one socket. */
 export function createViewReader(
@@ -72,6 +80,8 @@ export function createViewReader(
         if (fingerprint !== table.fingerprint) throw new TableChanged()
         const [result = { rows: [], unread: [] }] = results
         if ('rows' in result) rowSize.saw(result.rows)
+        // A lock that was not given up, a deadlock: as if the statement had raised it, and not the policies.
+        else if (isUnavailable({ code: result.error })) throw new Unread(result.error)
         return result
       }),
 
