@@ -4,6 +4,7 @@
  * fails, each reads alone (view-reader.ts), with a limit of its own, and only who is to blame pays for it.
  */
 import type { ClassRead, ClassResult } from '../db/as-principal.ts'
+import { isUnavailable } from '../db/error-code.ts'
 import type { Id } from '../wire/messages.ts'
 import type { ReadFor, ViewReader } from './subscription.ts'
 
@@ -74,7 +75,8 @@ export class JointReads {
     for (const [index, { reader, ids, resolve }] of requests.entries()) {
       const result = results?.[classes.get(keys[index]!)!.place]
       // Its claims may have been swapped meanwhile: the subscription looks for that, and throws away what it gets.
-      resolve(result === undefined ? this.#options.readAlone(reader, ids) : ownOf(result, ids))
+      const isOfUse = result !== undefined && !('error' in result && isUnavailable({ code: result.error }))
+      resolve(isOfUse ? ownOf(result, ids) : this.#options.readAlone(reader, ids))
     }
   }
 }

@@ -6,7 +6,7 @@ import { type ClassRead, type ClassResult, type ReadRow, readForClasses } from '
 import { type Table, TableForbidden } from '../db/catalog.ts'
 import type { Snapshot } from '../db/cursor.ts'
 import type { Database } from '../db/database.ts'
-import { errorCode } from '../db/error-code.ts'
+import { errorCode, isUnavailable } from '../db/error-code.ts'
 import type { Change } from '../db/feed.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -313,6 +313,11 @@ export class TableHub implements SubscriptionHome {
     cursor: string | undefined,
   ): void {
     const read = result !== undefined && 'rows' in result ? result : null
+    // What only asks for another try (a lock that was not given up, a deadlock) is read again by each.
+    const failure =
+      result !== undefined && 'error' in result && !isUnavailable({ code: result.error })
+        ? result.error
+        : null
     const visible = new Map<number, ReadRow>()
     for (const row of read?.rows ?? []) visible.set(batch.places.get(row.id)!, row)
     const unread = new Set(read?.unread.map((id) => batch.places.get(id)!))
@@ -340,8 +345,7 @@ export class TableHub implements SubscriptionHome {
         if (isAsRead && delivery !== null) {
           subscription.deliver(delivery, left.length === 0 ? cursor : undefined)
           if (left.length > 0) subscription.markDirty(idsAt(left, batch))
-        } else if (isAsRead && result !== undefined && 'error' in result)
-          subscription.endBySqlState(result.error)
+        } else if (isAsRead && failure !== null) subscription.endBySqlState(failure)
         else subscription.markDirty(idsAt(own, batch))
       }
     }

@@ -32,6 +32,13 @@ const READ_CHARACTERS = 2 * 1024 * 1024
 /** One more than allowed, so that too many can be told from just enough. */
 const ROWS_LIMIT = ROWS_PER_SUBSCRIPTION_MAX + 1
 
+/** A read failed with an SQLSTATE that says: try again. */
+class Unread extends Error {
+  constructor(readonly code: string) {
+    super(`a read failed (${code})`)
+  }
+}
+
 export interface ViewReaderParts {
   readonly database: Database
   readonly gates: ReadGates
@@ -107,6 +114,8 @@ export function createViewReader(parts: ViewReaderParts): ViewReader {
         if (fingerprint !== table.fingerprint) throw new TableChanged()
         const [result = { rows: [], unread: [] }] = results
         if ('rows' in result) rowSize.saw(result.rows)
+        // A lock that was not given up, a deadlock: as if the statement had raised it, and not the policies.
+        else if (isUnavailable({ code: result.error })) throw new Unread(result.error)
         return result
       }),
 

@@ -28,6 +28,34 @@ onServer(
   },
 )
 
+onServer('I4: a lock of the application that comes right behind a change ends no view', async () => {
+  await using world = await createWorld()
+  const id = await world.put({ org: 'a', size: 0 })
+  const { client, view } = await world.watch(alice)
+  const untilWaiting = async (count: number) => {
+    const waiting = () =>
+      world.admin`select from pg_locks where relation = 'features'::regclass and not granted`
+    while ((await waiting()).length < count) await Bun.sleep(20)
+  }
+  const { promise: mayGo, resolve: go } = Promise.withResolvers<void>()
+  const first = world.admin.begin(async (transaction) => {
+    await transaction`lock table features in access exclusive mode`
+    go()
+    await untilWaiting(2)
+  })
+  await mayGo
+  const change = world.admin`update features set size = 1 where id = ${id}`.execute()
+  await untilWaiting(1)
+  // Next in line: the change commits, and nobody reads it for longer than the shared read and the view's own may wait.
+  const second = world.admin.begin(async (transaction) => {
+    await transaction`lock table features in access exclusive mode`
+    await Bun.sleep(9_000)
+  })
+  await Promise.all([first, change, second])
+  await client.until(() => view.ended ?? view.rows.get(id)?.size === 1, 'the change, or the end')
+  expect(view.ended).toBeNull()
+})
+
 test('a number that JSON.parse makes Infinity is refused, not written as NULL', async () => {
   await using world = await createWorld({ tables: [features({ columns: ', height float8' })] })
   const id = await world.put({ org: 'a' })
