@@ -11,6 +11,8 @@ export interface DatasetOptions {
   readonly policy?: string
   /** SQL of a row's point from its number `n`. Default: within {@link BOX}, spread evenly. */
   readonly point?: string
+  /** Columns to do without, where what is measured does not depend on how long a row is. */
+  readonly without?: readonly string[]
   /** Whether live sync is installed. Default: yes. */
   readonly watched?: boolean
 }
@@ -35,7 +37,7 @@ const TENANT_POLICY = `org_id = current_setting('datum.org_id', true)::uuid`
  * and `at` are what the benchmark's updates write.
  */
 export async function createDataset(cluster: BenchCluster, options: DatasetOptions): Promise<Dataset> {
-  const { rows, tenants, policy = TENANT_POLICY, watched = true } = options
+  const { rows, tenants, policy = TENANT_POLICY, without = [], watched = true } = options
   const { point = 'st_makepoint(10 + (n % 997) / 997.0, 45 + (n / 997 % 997) / 997.0)' } = options
   const name = await cluster.createDatabase()
   const admin = quietSql(cluster.adminUrl(name))
@@ -62,6 +64,7 @@ export async function createDataset(cluster: BenchCluster, options: DatasetOptio
     alter table features enable row level security;
     alter table features force row level security;
   `)
+  for (const column of without) await admin.unsafe(`alter table features drop column ${column}`)
   const tables = [{ schema: 'public', name: 'features', idColumn: 'id', geometryColumn: 'geom' }]
   if (watched) await install(admin, { tables, role: 'datum_app' })
   await admin.unsafe(`create policy bench on features using (${policy})`)

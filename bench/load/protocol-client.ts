@@ -30,8 +30,12 @@ export class ProtocolClient {
   readonly #held = new Set<string>()
   #cursor: string | null = null
   #raw: RawSocket | null = null
+  /** Whether what is held is what it was when the cursor came: then the server remembers it, and need not be told. */
+  #isExact = false
   #isComplete = false
   #settle: { resolve: () => void; reject: (error: Error) => void } | null = null
+  /** How often the server asked for the list of what is held. */
+  listed = 0
   /** It had a cursor, and the server began from nothing all the same. */
   isAnew = false
 
@@ -73,13 +77,26 @@ export class ProtocolClient {
     if (type === VIEW) this.#view(payload)
     else if (type === AUTHENTICATED) this.#authenticated()
     else if (type === SUBSCRIBED) this.isAnew = this.#cursor !== null && !payload.includes('"resumed":true')
+    else if (payload.includes('"held_needed"')) this.#subscribeWithList()
     else this.#settle?.reject(new Error(`the server said ${payload.toString()}`))
   }
 
   #authenticated(): void {
     if (this.#options.onlyAuthenticate) return this.#settle?.resolve()
-    const resume = this.#cursor === null ? {} : { resume: { cursor: this.#cursor, held: [...this.#held] } }
+    this.#subscribe()
+  }
+
+  #subscribe(): void {
+    const list = this.#isExact ? {} : { held: [...this.#held] }
+    const resume = this.#cursor === null ? {} : { resume: { cursor: this.#cursor, ...list } }
     this.#raw?.send(JSON.stringify({ type: 'subscribe', sub: 'map', bbox: this.#options.bbox, ...resume }))
+  }
+
+  /** The server does not know what is held. */
+  #subscribeWithList(): void {
+    this.#isExact = false
+    this.listed++
+    this.#subscribe()
   }
 
   #view(payload: Buffer): void {
@@ -95,6 +112,7 @@ export class ProtocolClient {
     const { rows = [], gone = [], cursor } = JSON.parse(payload.toString()) as ViewMessage
     for (const row of rows) this.#held.add(row.id as string)
     for (const id of gone) this.#held.delete(id)
+    this.#isExact = cursor !== undefined
     if (cursor !== undefined) this.#cursor = cursor
   }
 }

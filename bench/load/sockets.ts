@@ -122,6 +122,7 @@ answerCommands({
     received: clients.reduce((sum, { bytesReceived }) => sum + bytesReceived, 0),
     sent: clients.reduce((sum, { bytesSent }) => sum + bytesSent, 0),
     held: clients.reduce((sum, { heldCount }) => sum + heldCount, 0),
+    listed: clients.reduce((sum, { listed }) => sum + listed, 0),
   }),
 
   close(): void {

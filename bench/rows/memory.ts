@@ -10,6 +10,8 @@ import { startServer } from '../server-process.ts'
 const SOCKETS = 10_000
 const VISIBLE = 1_000
 const TENANTS = 10
+/** The rows that are held take the same memory, and ten million short ones are read in half the time. */
+const WITHOUT = ['n', 'owner', 'name', 'note', 'rev', 'at']
 const KIB_MAX = 32
 /** Until the garbage of the snapshots is collected and given back. */
 const IDLE_MS = 10_000
@@ -26,6 +28,7 @@ export const memory: Row = {
     await using dataset = await createDataset(await world.cluster(), {
       rows: VISIBLE * TENANTS,
       tenants: TENANTS,
+      without: WITHOUT,
     })
     await using server = await startServer({ databaseUrl: dataset.appUrl })
     await using clients = startHelper(join(import.meta.dir, '../load/sockets.ts'))
