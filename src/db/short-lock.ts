@@ -61,6 +61,9 @@ async function inTransaction(sql: Sql, work: Work, onlyPrint: boolean): Promise<
         statements.push(text.trim())
         await transaction.unsafe(text)
       }
+      // Whoever runs this may be a superuser: a function or an operator that somebody made in `public` must not be taken
+      // for the built-in one.
+      await run('set local search_path = pg_catalog, pg_temp')
       await run(`set local lock_timeout = '${TURN_TIMEOUT}'`)
       await run(`select pg_advisory_xact_lock(${LOCK_KEY})`)
       await run(`set local lock_timeout = '${LOCK_TIMEOUT_MS}ms'`)

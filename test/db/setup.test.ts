@@ -149,7 +149,7 @@ onServer(
     await world.admin.unsafe(`create extension file_fdw; create server files foreign data wrapper file_fdw;
     create table between () inherits (features);
     create foreign table elsewhere () inherits (between) server files options (filename '/dev/null')`)
-    await expect(setup(world)).rejects.toThrow('foreign table (elsewhere)')
+    await expect(setup(world)).rejects.toThrow('foreign table (public.elsewhere)')
     await world.admin`drop foreign table elsewhere`
     await setup(world)
   },

@@ -72,12 +72,12 @@ onServer('uninstall', () => {
     const users: readonly [make: string, named: string, drop: string][] = [
       [
         `create policy "by claim" on features using (org_id = datum.claim('org_id'))`,
-        'the policy "by claim" on features',
+        'the policy "by claim" on public.features',
         'drop policy "by claim" on features',
       ],
       [
         `create function my_org() returns text language sql return datum.claim('org_id')`,
-        'function my_org()',
+        'function public.my_org()',
         'drop function my_org()',
       ],
       [

@@ -2,9 +2,7 @@
 -- (src/db/install.ts), which replaces {postgis} by the schema PostGIS lives in. Every statement can be run again.
 -- The tables are the owner's alone; the server's role gets the few rights that install.ts grants.
 
--- For the rest of the transaction. Whoever installs may be a superuser: a function or an operator that somebody made in
--- `public` must not be taken for the built-in one.
-set local search_path = pg_catalog, pg_temp;
+-- Run with a search_path of pg_catalog (short-lock.ts), since whoever installs may be a superuser.
 
 create schema if not exists datum;
 -- Policies call datum.claim() as whichever role queries the table, so everybody may look a name up here.
@@ -156,7 +154,9 @@ begin
       (select string_agg(concat(c.oid, '/', c.relrowsecurity, c.relkind), ',' order by c.oid) from pg_class c where c.oid = any (new_relations)), ';');
   end loop;
   return md5(concat(reached, ';',
-    (select f.xmin from pg_proc f where f.oid = 'datum.claim(text)'::regprocedure), ';',
+    -- What it is, and not when it was made: `setup` makes it again, which is no reason to compare all views.
+    (select concat(f.proowner, f.prolang, f.provolatile, f.proisstrict, f.prosecdef, f.proconfig, f.prosrc, f.prosqlbody)
+       from pg_proc f where f.oid = 'datum.claim(text)'::regprocedure), ';',
     (select concat(c.relrowsecurity, c.relforcerowsecurity, c.relname, c.relnamespace, c.relacl)
        from pg_class c where c.oid = rel), ';',
     -- Casts that were made later change what a value looks like as text.
