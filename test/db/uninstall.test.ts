@@ -82,17 +82,17 @@ onServer('uninstall', () => {
       ],
       [
         `create function my_old_org() returns text language plpgsql as $$ begin return datum.claim('org_id'); end $$`,
-        'the function my_old_org()',
+        'the function public.my_old_org()',
         'drop function my_old_org()',
       ],
       [
         `create view mine as select * from features where org_id = datum.claim('org_id')`,
-        'view mine',
+        'view public.mine',
         'drop view mine',
       ],
       [
         `alter table features add column made_by text default datum.claim('sub')`,
-        'column made_by of table features',
+        'column made_by of table public.features',
         'alter table features drop column made_by',
       ],
     ]
