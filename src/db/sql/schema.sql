@@ -124,50 +124,55 @@ end $$;
 create or replace function datum.fingerprint(rel oid) returns text
   language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
+  own text;
   reached text := '';
   relations oid[] := array[rel];
-  -- Which most policies call; it is looked at below.
+  -- Which most policies call; it is looked at with what is the table's own.
   functions oid[] := array['datum.claim(text)'::regprocedure]::oid[];
   -- What was reached in the last round.
-  new_relations oid[] := relations;
-  new_functions oid[] := '{}';
-  new_policies oid[];
+  new_relations oid[];
+  new_functions oid[];
+  policies oid[];
 begin
+  -- One statement for what there mostly is: policies that reach nothing but the table.
+  select concat(
+           (select concat(c.relrowsecurity, c.relforcerowsecurity, c.relname, c.relnamespace, c.relacl)
+              from pg_class c where c.oid = rel), ';',
+           p.described, ';',
+           -- What it is, and not when it was made: `setup` makes it again, which is no reason to compare all views.
+           (select concat(f.proowner, f.prolang, f.provolatile, f.proisstrict, f.prosecdef, f.proconfig, f.prosrc, f.prosqlbody)
+              from pg_proc f where f.oid = functions[1]), ';',
+           -- Casts that were made later change what a value looks like as text.
+           (select max(c.oid) from pg_cast c), ';',
+           -- Triggers that were disabled for a while have logged nothing meanwhile.
+           (select string_agg(t.oid::text || '/' || t.xmin::text, ',' order by t.oid)
+              from pg_trigger t where t.tgrelid = rel and starts_with(t.tgname, 'zz_datum_')), ';',
+           -- Partitions come and go with all their rows.
+           (select string_agg(i.inhrelid::text, ',' order by i.inhrelid) from pg_inherits i where i.inhparent = rel), ';',
+           (select string_agg(concat_ws('/', a.attnum, a.atttypid, a.atttypmod, a.attnotnull, a.attname, a.attacl), ',' order by a.attnum)
+              from pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped)),
+         p.oids
+    into own, policies
+    from (select array_agg(q.oid) as oids, string_agg(q.oid || '/' || q.xmin, ',' order by q.oid) as described
+            from pg_policy q where q.polrelid = rel) p;
   loop
-    new_policies := '{}';
-    if new_relations <> '{}' then
-      select array_agg(p.oid), reached || coalesce(string_agg(p.oid || '/' || p.xmin, ',' order by p.oid), '')
-        into new_policies, reached
-        from pg_policy p where p.polrelid = any (new_relations);
-    end if;
-    select coalesce(array_agg(distinct d.refobjid) filter (where d.refclassid = 'pg_class'::regclass and d.refobjid <> all (relations)), '{}'),
-           coalesce(array_agg(distinct d.refobjid) filter (where d.refclassid = 'pg_proc'::regclass and d.refobjid <> all (functions)), '{}')
+    select array_agg(distinct d.refobjid) filter (where d.refclassid = 'pg_class'::regclass and d.refobjid <> all (relations)),
+           array_agg(distinct d.refobjid) filter (where d.refclassid = 'pg_proc'::regclass and d.refobjid <> all (functions))
       into new_relations, new_functions
-      from (select u.refclassid, u.refobjid from pg_depend u where u.classid = 'pg_policy'::regclass and u.objid = any (new_policies)
-            union all
-            select u.refclassid, u.refobjid from pg_depend u where u.classid = 'pg_proc'::regclass and u.objid = any (new_functions)) d;
-    exit when new_relations = '{}' and new_functions = '{}';
+      from pg_depend d
+     where d.classid = 'pg_policy'::regclass and d.objid = any (policies)
+        or d.classid = 'pg_proc'::regclass and d.objid = any (new_functions);
+    exit when new_relations is null and new_functions is null;
     relations := relations || new_relations;
     functions := functions || new_functions;
     reached := concat(reached,
       (select string_agg(f.oid || '/' || f.xmin, ',' order by f.oid) from pg_proc f where f.oid = any (new_functions)), ';',
       (select string_agg(concat(c.oid, '/', c.relrowsecurity, c.relkind), ',' order by c.oid) from pg_class c where c.oid = any (new_relations)), ';');
+    select array_agg(p.oid), reached || coalesce(string_agg(p.oid || '/' || p.xmin, ',' order by p.oid), '')
+      into policies, reached
+      from pg_policy p where p.polrelid = any (new_relations);
   end loop;
-  return md5(concat(reached, ';',
-    -- What it is, and not when it was made: `setup` makes it again, which is no reason to compare all views.
-    (select concat(f.proowner, f.prolang, f.provolatile, f.proisstrict, f.prosecdef, f.proconfig, f.prosrc, f.prosqlbody)
-       from pg_proc f where f.oid = 'datum.claim(text)'::regprocedure), ';',
-    (select concat(c.relrowsecurity, c.relforcerowsecurity, c.relname, c.relnamespace, c.relacl)
-       from pg_class c where c.oid = rel), ';',
-    -- Casts that were made later change what a value looks like as text.
-    (select max(c.oid) from pg_cast c), ';',
-    -- Triggers that were disabled for a while have logged nothing meanwhile.
-    (select string_agg(t.oid::text || '/' || t.xmin::text, ',' order by t.oid)
-       from pg_trigger t where t.tgrelid = rel and starts_with(t.tgname, 'zz_datum_')), ';',
-    -- Partitions come and go with all their rows.
-    (select string_agg(i.inhrelid::text, ',' order by i.inhrelid) from pg_inherits i where i.inhparent = rel), ';',
-    (select string_agg(a.attnum::text || '/' || a.atttypid::text || '/' || a.atttypmod::text || '/' || a.attnotnull::text || '/' || a.attname || coalesce(a.attacl::text, ''), ',' order by a.attnum)
-       from pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped)));
+  return md5(concat(own, ';', reached));
 end $$;
 
 -- Runs one query for many principal classes, each under its own claims, in one statement. As the invoker, so row level
