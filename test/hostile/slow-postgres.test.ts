@@ -128,7 +128,7 @@ onOwnCluster(
     const { client, view } = await world.watch(alice, { server: await impatientServer(world) })
     // A shared read, so that there is a connection for them.
     await world.barrier(client, alice)
-    await whileStopped(await backends(world, '%read_as%'), async () => {
+    await whileStopped(await backends(world, '%datum.%read_%'), async () => {
       const id = await world.put({ org: 'a', name: 'unheard of' })
       await client.until(() => view.rows.has(id), 'the row, over another connection')
       expect((await fetch(`${world.server.url}/readyz`)).status).toBe(200)
