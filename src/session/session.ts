@@ -34,6 +34,7 @@ import type {
   SubscribeMessage,
 } from '../wire/messages.ts'
 import { LongTimer } from './long-timer.ts'
+import { MessageRate } from './message-rate.ts'
 import type { RateLimit } from './rate-limit.ts'
 import { WriteQueue, type WriteTarget } from './write-queue.ts'
 
@@ -76,6 +77,7 @@ export class Session implements Subscriber {
   /** Messages that wait for their turn; of large ones only the text. */
   readonly #inbox: { readonly frame: string; readonly message: ClientMessage | null }[] = []
   #inboxLength = 0
+  readonly #rate = new MessageRate()
   readonly #expiry = new LongTimer()
   #deadline: ReturnType<typeof setTimeout> | null = null
   /** Null: not authenticated yet. */
@@ -127,6 +129,7 @@ export class Session implements Subscriber {
   /** A frame came in. Never throws: what is wrong with it closes the socket. */
   onFrame(frame: string | Uint8Array): void {
     if (this.#closed) return
+    if (!this.#rate.take()) return this.close(CloseCode.rateLimited, 'Too many messages.')
     if (typeof frame !== 'string') return this.close(CloseCode.badMessage, 'Frames are text, not binary.')
     const bytesMax = this.#principal === null ? PRE_AUTH_FRAME_BYTES_MAX : FRAME_BYTES_MAX
     if (isLonger(frame, bytesMax))

@@ -200,7 +200,8 @@ export class Subscription {
 
   /** Opens the view: reads what is in it, then goes live. */
   start(): void {
-    this.#run = this.#loop()
+    // What a resuming client says it holds counts like what it was sent.
+    if (!this.#tooMany(this.#held.size)) this.#run = this.#loop()
   }
 
   /** Resolves when nothing of it is under way any more: what is read for it, even after its end, costs the database. */

@@ -71,6 +71,13 @@ export const NESTING_MAX = 64
 /** Messages of one socket that may be waiting while an earlier one (a token, say) is worked on. */
 export const INBOX_MESSAGES_MAX = 256
 
+/**
+ * Messages of one socket in a second, over any length of time, and at once. A map that follows a finger sends 60; a
+ * thousand take the server some hundredths of a second.
+ */
+export const MESSAGES_PER_SECOND_MAX = 1_000
+export const MESSAGES_BURST_MAX = 5_000
+
 /** Characters of one socket's messages, and of its batches, that may be waiting: two of the largest frames. */
 export const WAITING_CHARACTERS_MAX = 2 * FRAME_BYTES_MAX
 

@@ -5,6 +5,9 @@
  */
 import { expect, setDefaultTimeout, test } from 'bun:test'
 import { DatumClient } from '../../client/index.ts'
+import { openPostgres } from '../../src/db/postgres.ts'
+import { createLog } from '../../src/observe/log.ts'
+import type { RunningServer } from '../../src/server.ts'
 import { backendKind } from '../support/backend.ts'
 import { createWorld, point, TEST_TIMEOUT_MS, type World, ZURICH } from '../support/fixture.ts'
 import { mintToken } from '../support/token.ts'
@@ -57,6 +60,12 @@ async function untilReadiness(world: World, status: number): Promise<void> {
     if (Date.now() > giveUpAt) throw new Error(`/readyz never was ${status}`)
     await Bun.sleep(100)
   }
+}
+
+/** A server that leaves a silent connection after three seconds and not after twenty. */
+function impatientServer(world: World): Promise<RunningServer> {
+  const log = createLog('error')
+  return world.addServer({ database: openPostgres(world.appUrl!, log, 3) })
 }
 
 /** A client as an application has it, with a view of Zurich. */
@@ -116,10 +125,10 @@ onOwnCluster(
   'I9: one connection that nobody answers on any more does not hold up the feed for ever',
   async () => {
     await using world = await createWorld()
-    const { client, view } = await world.watch(alice)
+    const { client, view } = await world.watch(alice, { server: await impatientServer(world) })
     // A shared read, so that there is a connection for them.
     await world.barrier(client, alice)
-    await whileStopped(await backends(world, '%read_as%'), async () => {
+    await whileStopped(await backends(world, '%datum.%read_%'), async () => {
       const id = await world.put({ org: 'a', name: 'unheard of' })
       await client.until(() => view.rows.has(id), 'the row, over another connection')
       expect((await fetch(`${world.server.url}/readyz`)).status).toBe(200)
@@ -132,7 +141,7 @@ onOwnCluster(
   'I7, I9: a connection for edits that nobody answers on is left, and the batch is tried again',
   async () => {
     await using world = await createWorld()
-    const { client, view } = await world.watch(alice)
+    const { client, view } = await world.watch(alice, { server: await impatientServer(world) })
     await client.write([{ op: 'insert', columns: { org_id: 'a', name: 'first', geom: point(8.5, 47.5) } }])
     await whileStopped(await backends(world, 'commit%'), async () => {
       const { edits } = await client.write([
