@@ -93,6 +93,7 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     },
     healthy: () => hub.healthy,
   })
+  if (database.reads.counts !== null) metrics.watchReads(database.reads.counts)
   const writeGate = new FairGate(WRITE_CONNECTIONS, WRITES_PER_USER_MAX)
   const context: SessionContext = {
     verifier,

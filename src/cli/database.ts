@@ -9,7 +9,7 @@ import { OperatorError } from '../operator-error.ts'
 export async function openDatabase(config: Config, log: Log): Promise<Database> {
   if (config.databaseUrl !== null) {
     const { openPostgres } = await import('../db/postgres.ts')
-    return openPostgres(config.databaseUrl, log)
+    return openPostgres(config.databaseUrl, log, config.databaseReadUrl)
   }
   const { dataDir, initSql } = config.embedded
   log.info(`No database URL (-db or DATABASE_URL): using the embedded Postgres. Its data are in ${dataDir}`)

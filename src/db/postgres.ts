@@ -6,6 +6,8 @@ import postgres, { type Options, type PostgresType } from 'postgres'
 import type { Log } from '../observe/log.ts'
 import type { Database } from './database.ts'
 import { errorCode } from './error-code.ts'
+import { ReadReplica } from './read-replica.ts'
+import { primaryReads } from './reads.ts'
 
 /** Connections of the shared reads, of which there is one at a time for each table. */
 const SHARED_CONNECTIONS = 2
@@ -28,9 +30,9 @@ const SESSION_SETTINGS = { TimeZone: 'UTC', DateStyle: 'ISO, MDY' }
 
 /**
  * `url` as libpq has it; `?prepare=false` for poolers that cannot keep prepared statements, `?sslmode=require` for TLS.
- * Connects lazily: an unreachable server shows at the first statement.
+ * Connects lazily: an unreachable server shows at the first statement. `readUrl`: of a streaming replica to read from.
  */
-export function openPostgres(url: string, log: Log): Database {
+export function openPostgres(url: string, log: Log, readUrl: string | null = null): Database {
   const options: Options<Record<string, PostgresType>> = {
     connect_timeout: CONNECT_TIMEOUT_SECONDS,
     onnotice: (notice) => log.debug(`Postgres: ${notice.severity} ${notice.code}`),
@@ -40,16 +42,28 @@ export function openPostgres(url: string, log: Log): Database {
     // Ids and texts stay as Postgres writes them; nothing here needs dates or numbers of its own.
     fetch_types: false,
   }
+  const openReads = (at: string) => ({
+    sql: postgres(at, { ...options, max: SHARED_CONNECTIONS }),
+    bulk: postgres(at, { ...options, max: BULK_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
+  })
   const openPools = () => ({
+    ...openReads(url),
     feed: postgres(url, { ...options, max: 1 }),
-    sql: postgres(url, { ...options, max: SHARED_CONNECTIONS }),
-    bulk: postgres(url, { ...options, max: BULK_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
     writes: postgres(url, { ...options, max: WRITE_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
   })
   let pools = openPools()
+  const reads =
+    readUrl === null
+      ? primaryReads(() => pools)
+      : new ReadReplica({
+          primary: () => pools,
+          open: () => ({ ...openReads(readUrl), probe: postgres(readUrl, { ...options, max: 1 }) }),
+          log,
+        })
   const endAll = (timeout: number) => Promise.all(Object.values(pools).map((pool) => pool.end({ timeout })))
   return {
     kind: 'postgres',
+    reads,
     get feed() {
       return pools.feed
     },
@@ -71,7 +85,7 @@ export function openPostgres(url: string, log: Log): Database {
       pools = openPools()
     },
     async close() {
-      await endAll(CLOSE_SECONDS)
+      await Promise.all([endAll(CLOSE_SECONDS), reads.close(CLOSE_SECONDS)])
     },
   }
 }

@@ -3,6 +3,7 @@ import type { TransactionSql } from 'postgres'
 import { asPrincipal, readForClasses } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
 import type { Database } from '../db/database.ts'
+import { insistOn, type ReadSource } from '../db/reads.ts'
 import { ROWS_PER_SUBSCRIPTION_MAX } from '../wire/limits.ts'
 import type { Id } from '../wire/messages.ts'
 import type { ReadGates } from './read-gates.ts'
@@ -50,15 +51,26 @@ export function createViewReader(parts: ViewReaderParts): ViewReader {
   /** A transaction of one subscription. What it waits for a place is not counted against it. */
   const readAs = <T>(
     { class: { key, settings }, subscriber }: ReadFor,
-    work: (transaction: TransactionSql) => Promise<T>,
+    work: (transaction: TransactionSql, source: ReadSource) => Promise<T>,
+    isOfNow: boolean,
   ): Promise<T> =>
-    gates.run(subscriber, { key: `${table.oid} ${key}`, isSlow: () => slowClasses.has(key) }, () =>
-      asPrincipal(
-        database.bulk,
-        { settings, access: 'read only', timeoutMs: READ_TIMEOUT_MS, lockTimeoutMs: LOCK_TIMEOUT_MS },
-        work,
-      ),
-    )
+    gates.run(subscriber, { key: `${table.oid} ${key}`, isSlow: () => slowClasses.has(key) }, async () => {
+      // A view that opens, moves or gets other claims has all that was committed before, announced or not.
+      if (isOfNow) await database.reads.reachNow()
+      return database.reads.run((source) =>
+        asPrincipal(
+          source.bulk,
+          {
+            settings,
+            access: 'read only',
+            timeoutMs: READ_TIMEOUT_MS,
+            lockTimeoutMs: LOCK_TIMEOUT_MS,
+            proof: source.proof,
+          },
+          (transaction) => work(transaction, source),
+        ),
+      )
+    })
 
   /** Watches how long the policies of a class take to answer. */
   const timed = async <T>({ class: { key } }: ReadFor, answer: () => Promise<T>): Promise<T> => {
@@ -80,49 +92,61 @@ export function createViewReader(parts: ViewReaderParts): ViewReader {
   }
   return {
     ids: (reader, bbox) =>
-      readAs(reader, async (transaction) => {
-        const rows = await timed(reader, () =>
-          transaction.unsafe<{ id: Id }[]>(viewIdsSql(table, bbox, ROWS_LIMIT)),
-        )
-        await checkTable(transaction)
-        return rows.map(({ id }) => id)
-      }),
+      readAs(
+        reader,
+        async (transaction) => {
+          const rows = await timed(reader, () =>
+            transaction.unsafe<{ id: Id }[]>(viewIdsSql(table, bbox, ROWS_LIMIT)),
+          )
+          await checkTable(transaction)
+          return rows.map(({ id }) => id)
+        },
+        true,
+      ),
 
     rows: (reader, ids) =>
-      readAs(reader, async (transaction) => {
-        const classes = [{ settings: reader.class.settings, ids }]
-        const limits = { timeoutMs: null, lengthMax: READ_CHARACTERS }
-        const { results, fingerprint } = await timed(reader, () =>
-          readForClasses(transaction, table, classes, limits),
-        )
-        if (fingerprint !== table.fingerprint) throw new TableChanged()
-        const [result = { rows: [], unread: [] }] = results
-        if ('rows' in result) rowSize.saw(result.rows)
-        return result
-      }),
+      readAs(
+        reader,
+        async (transaction, source) => {
+          const classes = [{ settings: reader.class.settings, ids }]
+          const limits = { timeoutMs: null, lengthMax: READ_CHARACTERS }
+          const answer = await timed(reader, () => readForClasses(transaction, table, classes, limits))
+          insistOn(source, answer, table)
+          const { results, fingerprint } = answer
+          if (fingerprint !== table.fingerprint) throw new TableChanged()
+          const [result = { rows: [], unread: [] }] = results
+          if ('rows' in result) rowSize.saw(result.rows)
+          return result
+        },
+        false,
+      ),
 
     stream: (reader, bbox, take) =>
-      readAs(reader, async (transaction) => {
-        // Planned for reading all of it, which is what happens unless the socket is slow.
-        await transaction.unsafe('set local cursor_tuple_fraction = 1')
-        await transaction.unsafe(
-          `declare datum_view no scroll cursor for ${viewRowsSql(table, bbox, ROWS_LIMIT)}`,
-        )
-        const fetch = () =>
-          transaction.unsafe<ViewRow[]>(
-            `fetch ${Math.min(rowSize.rowsIn(FETCH_CHARACTERS), FETCH_ROWS_MAX)} from datum_view`,
+      readAs(
+        reader,
+        async (transaction) => {
+          // Planned for reading all of it, which is what happens unless the socket is slow.
+          await transaction.unsafe('set local cursor_tuple_fraction = 1')
+          await transaction.unsafe(
+            `declare datum_view no scroll cursor for ${viewRowsSql(table, bbox, ROWS_LIMIT)}`,
           )
-        let rows: ViewRow[] = await timed(reader, fetch)
-        await checkTable(transaction)
-        while (rows.length > 0) {
-          rowSize.saw(rows.filter(hasJson))
-          // Postgres produces the next run while this one is sent.
-          const next = fetch().execute()
-          const [goOn, following] = await Promise.all([take(rows), next])
-          if (!goOn) return
-          rows = following
-        }
-      }),
+          const fetch = () =>
+            transaction.unsafe<ViewRow[]>(
+              `fetch ${Math.min(rowSize.rowsIn(FETCH_CHARACTERS), FETCH_ROWS_MAX)} from datum_view`,
+            )
+          let rows: ViewRow[] = await timed(reader, fetch)
+          await checkTable(transaction)
+          while (rows.length > 0) {
+            rowSize.saw(rows.filter(hasJson))
+            // Postgres produces the next run while this one is sent.
+            const next = fetch().execute()
+            const [goOn, following] = await Promise.all([take(rows), next])
+            if (!goOn) return
+            rows = following
+          }
+        },
+        true,
+      ),
   }
 }
 
