@@ -96,6 +96,7 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     },
     healthy: () => hub.healthy,
   })
+  if (database.reads.counts !== null) metrics.watchReads(database.reads.counts)
   const writeGate = new FairGate(WRITE_CONNECTIONS, WRITES_PER_USER_MAX, {
     afterMs: OVERDUE_WRITE_MS,
     places: OVERDUE_WRITE_CONNECTIONS,

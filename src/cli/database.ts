@@ -15,9 +15,10 @@ export interface DatabaseUse {
 export async function openDatabase(config: Config, log: Log, use: DatabaseUse = {}): Promise<Database> {
   if (config.databaseUrl !== null) {
     const { openPostgres } = await import('../db/postgres.ts')
-    return use.isPatient === true
-      ? openPostgres(config.databaseUrl, log, null)
-      : openPostgres(config.databaseUrl, log)
+    return openPostgres(config.databaseUrl, log, {
+      readUrl: config.databaseReadUrl ?? null,
+      ...(use.isPatient === true && { answerSeconds: null }),
+    })
   }
   const { dataDir, initSql } = config.embedded
   log.info(`No database URL (-db or DATABASE_URL): using the embedded Postgres. Its data are in ${dataDir}`)

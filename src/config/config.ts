@@ -69,6 +69,8 @@ export interface Config {
   readonly auth: AuthConfig | null
   /** null: the embedded Postgres. */
   readonly databaseUrl: string | null
+  /** Of a streaming replica of it, to read rows from. Default: none. */
+  readonly databaseReadUrl?: string | null
   readonly embedded: EmbeddedConfig
   /** The datum.yaml that was read, as it was named; for commands that are shown to the operator. */
   readonly configFile?: string | null

@@ -69,6 +69,7 @@ export async function loadConfig(sources: ConfigSources): Promise<LoadedConfig> 
     : await readAuthSection(file.yaml, file.folder, outside.variable('JWT_SECRET'))
   const initSql = await readInitSql(file)
   const databaseUrl = flags.db ?? outside.variable('DATABASE_URL')
+  const databaseReadUrl = outside.variable('DATABASE_READ_URL')
 
   const fromFile = <K extends keyof FileShape>(key: K) =>
     fileSchema.shape[key].safeParse(file.yaml?.content[key]).data as z.output<FileShape[K]> | undefined
@@ -86,6 +87,7 @@ export async function loadConfig(sources: ConfigSources): Promise<LoadedConfig> 
     tables: tables.tables,
     auth: auth.auth,
     databaseUrl,
+    databaseReadUrl,
     embedded: {
       dataDir: resolve(file.folder, fromFile('embedded')?.data_dir ?? resolve(folder, DEFAULT_DATA_DIR)),
       initSql: initSql.text,
@@ -101,6 +103,8 @@ export async function loadConfig(sources: ConfigSources): Promise<LoadedConfig> 
     ...initSql.problems,
     ...outside.problems,
     ...problemsOfUrl(databaseUrl, flags.db === undefined ? 'DATABASE_URL' : '--db'),
+    ...problemsOfUrl(databaseReadUrl, 'DATABASE_READ_URL'),
+    ...(databaseReadUrl !== null && databaseUrl === null ? [READ_URL_ALONE] : []),
   ]
   if (problems.length > 0) throw configurationError(problems)
   return { config, warnings: [...file.warnings, ...auth.warnings] }
@@ -154,6 +158,11 @@ const asList = (text: string) => text.split(',').map((part) => part.trim())
 function problemsOfUrl(url: string | null, where: string): readonly Problem[] {
   if (url === null || /^postgres(ql)?:\/\/./i.test(url)) return []
   return [{ where, message: 'must be a URL like postgres://user:password@host:5432/database' }]
+}
+
+const READ_URL_ALONE: Problem = {
+  where: 'DATABASE_READ_URL',
+  message: 'is of a replica, so DATABASE_URL must name its primary: the embedded Postgres has none',
 }
 
 interface OpenedFile {

@@ -6,6 +6,8 @@
 import type { Sql, TransactionSql } from 'postgres'
 import type { Table } from './catalog.ts'
 import { rowsByIdSql } from './read-function.ts'
+import { NOT_REPLAYED, NotFromReplica, type ReplicaProof } from './reads.ts'
+import { provenSql } from './replica-proof.ts'
 
 /** Names and values of settings, as the policies will read them. */
 export type ClaimSettings = Readonly<Record<string, string>>
@@ -17,21 +19,30 @@ export interface PrincipalScope {
   readonly timeoutMs: number
   /** `lock_timeout`: how long one may wait for a lock. Default: as long as the statement may take. */
   readonly lockTimeoutMs?: number
+  /** Where `sql` is of a replica: what it must show. Rejects with {@link NotFromReplica} if it does not. */
+  readonly proof?: ReplicaProof | null
 }
 
 /** Runs `work` in a transaction of its own in which the claims are set. Commits when it resolves, else rolls back. */
 export async function asPrincipal<T>(
   sql: Sql,
-  { settings, access, timeoutMs, lockTimeoutMs = timeoutMs }: PrincipalScope,
+  { settings, access, timeoutMs, lockTimeoutMs = timeoutMs, proof = null }: PrincipalScope,
   work: (transaction: TransactionSql) => Promise<T>,
 ): Promise<T> {
   const result = await sql.begin(access, async (transaction) => {
     // An object travels as the one jsonb parameter; the values never meet SQL text.
-    await transaction`
-      select set_config('statement_timeout', ${String(timeoutMs)}, true), set_config('lock_timeout', ${String(lockTimeoutMs)}, true),
+    // Checked by the statement before the one that reads, which so has what is replayed by now.
+    const proven =
+      proof === null
+        ? transaction`true`
+        : transaction`(select ${transaction.unsafe(provenSql('asked.lsn', 'asked.run'))}
+             from (values (${proof.replayed}::text, ${proof.run}::text)) asked (lsn, run))`
+    const [scope] = await transaction<{ proven: boolean }[]>`
+      select ${proven} as proven, set_config('statement_timeout', ${String(timeoutMs)}, true), set_config('lock_timeout', ${String(lockTimeoutMs)}, true),
              -- Compiling takes longer than most reads, and what is read here is estimated badly: claims are no constants.
              set_config('jit', 'off', true),
              (select count(set_config(claim.key, claim.value, true)) from jsonb_each_text(${transaction.json(settings)}) claim)`
+    if (scope?.proven !== true) throw new NotFromReplica(NOT_REPLAYED)
     return work(transaction)
   })
   return result as T
@@ -85,6 +96,11 @@ export interface ReadLimits {
   readonly timeoutMs: number | null
   /** Characters of JSON for each class. */
   readonly lengthMax: number
+  /**
+   * Where `sql` is of a replica, and no transaction has seen to it: what it must show. Without that no function is called,
+   * and there is no answer: rejects with {@link NotFromReplica}.
+   */
+  readonly proof?: ReplicaProof | null
 }
 
 /**
@@ -95,22 +111,24 @@ export async function readForClasses(
   sql: Sql | TransactionSql,
   table: Table,
   classes: readonly ClassRead[],
-  { timeoutMs, lengthMax }: ReadLimits,
+  { timeoutMs, lengthMax, proof = null }: ReadLimits,
 ): Promise<ReadForClasses> {
   const { names, settings, ids, first, last } = argumentsOf(classes)
   const parameters = [...[names, settings, ids, first, last].map(arrayLiteral), Math.floor(lengthMax)]
   const arrays =
     '$1::text::text[], $2::text::text[], $3::text::text[], $4::text::int[], $5::text::int[], $6::int8'
-  const reading =
+  const [call, own] =
     table.readFunction === null
-      ? sql.unsafe(
-          `select * from datum.read_as(${arrays}, $7::text, $8::oid)`,
-          [...parameters, rowsByIdSql(table, `$1::${table.id.sqlType}[]`), table.oid],
-          { prepare: true },
-        )
-      : sql.unsafe(`select * from ${table.readFunction}(${arrays}, $7::oid)`, [...parameters, table.oid], {
-          prepare: true,
-        })
+      ? [
+          (oid: string) => `datum.read_as(${arrays}, $8::text, ${oid})`,
+          [rowsByIdSql(table, `$1::${table.id.sqlType}[]`)],
+        ]
+      : [(oid: string) => `${table.readFunction}(${arrays}, ${oid})`, []]
+  const reading = sql.unsafe(
+    proof === null ? `select * from ${call('$7::oid')}` : provenCallSql(call, 8 + own.length),
+    [...parameters, table.oid, ...own, ...(proof === null ? [] : [proof.replayed, proof.run])],
+    { prepare: true },
+  )
   // Cancelled from here, because statement_timeout would need a transaction and its round trips around the statement.
   const timer = timeoutMs === null ? undefined : setTimeout(() => reading.cancel(), timeoutMs)
   const rows = (await reading.values().finally(() => clearTimeout(timer))) as unknown as RawRow[]
@@ -128,7 +146,18 @@ export async function readForClasses(
       else result.rows.push({ id, minX, minY, maxX, maxY, json })
     }
   }
+  if (proof !== null && rows.length === 0) throw new NotFromReplica(NOT_REPLAYED)
   return { results, fingerprint }
+}
+
+/**
+ * A call that is made only after the condition of a replica's proof was found true: the argument that refers to it sees
+ * to the order. The functions are volatile, so each query in them takes a snapshot of its own, after that.
+ */
+function provenCallSql(call: (oid: string) => string, parameter: number): string {
+  const proven = provenSql(`$${parameter}`, `$${parameter + 1}`)
+  return `select answer.* from (select ${proven} as is_proven offset 0) replica,
+    lateral ${call('case when replica.is_proven then $7::oid end')} answer where replica.is_proven`
 }
 
 /** The arrays that `datum.read_as` takes: every class sets every name, and ids that classes share are listed once. */

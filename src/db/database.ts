@@ -1,5 +1,6 @@
 /** A Postgres to work with: a real one over the network or the embedded one in this process. */
 import type { Sql } from 'postgres'
+import type { Reads } from './reads.ts'
 
 export interface Database {
   readonly kind: 'postgres' | 'embedded'
@@ -12,6 +13,8 @@ export interface Database {
   readonly sql: Sql
   /** The reads of one subscription: snapshots, comparisons, catching up. */
   readonly bulk: Sql
+  /** The door to reads of rows: `sql` and `bulk` of here, or of a replica. */
+  readonly reads: Reads
   /** Edits, which may have to wait for locks of the application. */
   readonly writes: Sql
   /**

@@ -17,6 +17,7 @@ import { bootPglite } from './embedded-boot.ts'
 import { EMBEDDED_ROLE, initialise } from './embedded-init.ts'
 import { lockFolder } from './embedded-lock.ts'
 import { EmbeddedSocket } from './embedded-socket.ts'
+import { primaryReads } from './reads.ts'
 
 export interface EmbeddedDatabase extends Database {
   readonly kind: 'embedded'
@@ -119,6 +120,7 @@ async function connect(
     feed: sql,
     bulk: sql,
     writes: sql,
+    reads: primaryReads(() => ({ sql, bulk: sql })),
     asOwner,
     async listen(channel, onRing) {
       const onChannel = listeners.get(channel) ?? new Set()

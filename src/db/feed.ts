@@ -27,6 +27,8 @@ export interface ChangeBatch {
   readonly everything: boolean
   /** Where the batch leads to. */
   readonly cursor: Cursor
+  /** Where the primary's WAL ended, or beyond (`pg_lsn` as text): a replica that has replayed it shows all of the batch. */
+  readonly wal: string
   /** `pg_backend_pid()` of the session that it was read on. */
   readonly backend: number
 }
@@ -85,11 +87,14 @@ export async function currentCursor(sql: Sql): Promise<Cursor> {
 export async function readChanges(sql: Sql, since: Cursor, tables: readonly number[]): Promise<ChangeBatch> {
   // One statement is one snapshot: what it returns is exactly what lies between the two cursors. Not visible in the
   // older one were the transactions from its xmax on and those it lists as running; said so, the index finds them
-  // even while a transaction that is hours old keeps xmin back.
+  // even while a transaction that is hours old keeps xmin back. A transaction that a snapshot shows has its commit in the
+  // WAL, which may not be written out yet (synchronous_commit): hence the position of what is inserted, looked up after
+  // the snapshot was taken.
   const [row] = await sql<
     {
       epoch: string
       snapshot: string
+      wal: string
       backend: number
       pruned: boolean
       count: number
@@ -104,6 +109,7 @@ export async function readChanges(sql: Sql, since: Cursor, tables: readonly numb
        limit ${CHANGES_PER_BATCH_MAX + 1}
     )
     select datum.epoch() as epoch, pg_current_snapshot()::text as snapshot, pg_backend_pid() as backend,
+           pg_current_wal_insert_lsn()::text as wal,
            (select m.pruned_before > pg_snapshot_xmin(${since.snapshot}::pg_snapshot) from datum.meta m) as pruned,
            (select count(*)::int from fresh) as count,
            (select json_agg(case
@@ -118,6 +124,7 @@ export async function readChanges(sql: Sql, since: Cursor, tables: readonly numb
     everything,
     changes: everything ? [] : (row.changes ?? []).map(changeOf),
     cursor: { epoch: row.epoch, snapshot: row.snapshot },
+    wal: row.wal,
     backend: row.backend,
   }
 }

@@ -6,6 +6,8 @@ import postgres, { type Options, type PostgresType } from 'postgres'
 import type { Log } from '../observe/log.ts'
 import type { Database } from './database.ts'
 import { errorCode } from './error-code.ts'
+import { ReadReplica } from './read-replica.ts'
+import { primaryReads } from './reads.ts'
 
 /** Connections of the shared reads, of which there is one at a time for each table. */
 const SHARED_CONNECTIONS = 2
@@ -33,12 +35,22 @@ const CLOSE_SECONDS = 2
 /** Settings that the text form of values depends on. Both pass through a transaction-mode pooler. */
 const SESSION_SETTINGS = { TimeZone: 'UTC', DateStyle: 'ISO, MDY' }
 
+export interface PostgresOptions {
+  /** How long a connection that was asked may say nothing; null for who has statements that may take their time. */
+  readonly answerSeconds?: number | null
+  /** Of a streaming replica to read from. */
+  readonly readUrl?: string | null
+}
+
 /**
  * `url` as libpq has it; `?prepare=false` for poolers that cannot keep prepared statements, `?sslmode=require` for TLS.
- * Connects lazily: an unreachable server shows at the first statement. `answerSeconds`: null for who has statements that
- * may take their time.
+ * Connects lazily: an unreachable server shows at the first statement.
  */
-export function openPostgres(url: string, log: Log, answerSeconds: number | null = ANSWER_SECONDS): Database {
+export function openPostgres(
+  url: string,
+  log: Log,
+  { answerSeconds = ANSWER_SECONDS, readUrl = null }: PostgresOptions = {},
+): Database {
   // answer_timeout is this project's (patches/): the connection is left, and its queries reject with CONNECTION_TIMEOUT.
   const options: Options<Record<string, PostgresType>> & { readonly answer_timeout: number | null } = {
     answer_timeout: answerSeconds,
@@ -50,10 +62,13 @@ export function openPostgres(url: string, log: Log, answerSeconds: number | null
     // Ids and texts stay as Postgres writes them; nothing here needs dates or numbers of its own.
     fetch_types: false,
   }
+  const openReads = (at: string) => ({
+    sql: postgres(at, { ...options, max: SHARED_CONNECTIONS }),
+    bulk: postgres(at, { ...options, max: BULK_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
+  })
   const openPools = () => ({
+    ...openReads(url),
     feed: postgres(url, { ...options, max: 1 }),
-    sql: postgres(url, { ...options, max: SHARED_CONNECTIONS }),
-    bulk: postgres(url, { ...options, max: BULK_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
     writes: postgres(url, {
       ...options,
       max: WRITE_CONNECTIONS + OVERDUE_WRITE_CONNECTIONS,
@@ -61,9 +76,18 @@ export function openPostgres(url: string, log: Log, answerSeconds: number | null
     }),
   })
   let pools = openPools()
+  const reads =
+    readUrl === null
+      ? primaryReads(() => pools)
+      : new ReadReplica({
+          primary: () => pools,
+          open: () => ({ ...openReads(readUrl), probe: postgres(readUrl, { ...options, max: 1 }) }),
+          log,
+        })
   const endAll = (timeout: number) => Promise.all(Object.values(pools).map((pool) => pool.end({ timeout })))
   return {
     kind: 'postgres',
+    reads,
     get feed() {
       return pools.feed
     },
@@ -85,7 +109,7 @@ export function openPostgres(url: string, log: Log, answerSeconds: number | null
       pools = openPools()
     },
     async close() {
-      await endAll(CLOSE_SECONDS)
+      await Promise.all([endAll(CLOSE_SECONDS), reads.close(CLOSE_SECONDS)])
     },
   }
 }

@@ -73,6 +73,16 @@ export class Metrics {
     )
   }
 
+  /** Where reads were answered from, where there is a replica to read from. */
+  watchReads(counts: { readonly replica: number; readonly primary: number }): void {
+    this.#sum('datum_replica_reads_total', 'Reads that the replica answered.', () => counts.replica)
+    this.#sum(
+      'datum_primary_reads_total',
+      'Reads that the primary answered since the replica could not.',
+      () => counts.primary,
+    )
+  }
+
   /** The Prometheus text format, version 0.0.4. */
   text(): Promise<string> {
     return this.#registry.metrics()

@@ -107,6 +107,7 @@ export class Hub {
     const [meta] = await options.database.sql<{ seal_key: string }[]>`select seal_key from datum.meta`
     if (meta === undefined) throw new Error('datum.meta is empty')
     const hub = new Hub(options, tables, meta.seal_key)
+    await options.database.reads.open()
     hub.#feed = await Feed.start({
       database: options.database,
       log: options.log,
@@ -117,6 +118,8 @@ export class Hub {
       },
     })
     hub.#moveTo(hub.#feed.cursor)
+    // Not earlier: what the cursor shows must be in what is read.
+    await options.database.reads.reachNow()
     hub.#history = new ChangeHistory(hub.#feed.cursor)
     hub.#timers.push(
       setInterval(() => {
@@ -224,7 +227,9 @@ export class Hub {
   }
 
   async #onBatch(batch: ChangeBatch): Promise<void> {
-    const { changes, everything, cursor } = batch
+    const { changes, everything, cursor, wal } = batch
+    // Whatever is read from here on is to show what the batch tells of, wherever it is read.
+    this.#options.database.reads.reach(cursor.epoch, wal)
     // Before anything is read for it: who resumes meanwhile is not among those it is read for.
     this.#history?.add(batch)
     if (everything) {

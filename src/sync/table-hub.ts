@@ -8,6 +8,7 @@ import type { Snapshot } from '../db/cursor.ts'
 import type { Database } from '../db/database.ts'
 import { errorCode, isUnavailable } from '../db/error-code.ts'
 import type { Change } from '../db/feed.ts'
+import { insistOn } from '../db/reads.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { EndCode, Id } from '../wire/messages.ts'
@@ -213,9 +214,14 @@ export class TableHub implements SubscriptionHome {
     const { database, metrics, log } = this.#options
     const table = this.#table
     try {
-      const { results, fingerprint } = await readForClasses(database.sql, table, classes, {
-        timeoutMs: database.kind === 'embedded' ? null : timeoutMs,
-        lengthMax: Math.max(SHARED_READ_CHARACTERS / classes.length, CLASS_READ_CHARACTERS_MIN),
+      const { results, fingerprint } = await database.reads.run(async (source) => {
+        const answer = await readForClasses(source.sql, table, classes, {
+          timeoutMs: database.kind === 'embedded' ? null : timeoutMs,
+          lengthMax: Math.max(SHARED_READ_CHARACTERS / classes.length, CLASS_READ_CHARACTERS_MIN),
+          proof: source.proof,
+        })
+        insistOn(source, answer, table)
+        return answer
       })
       metrics.classReads(classes.length)
       for (const result of results) if ('rows' in result) this.rowSize.saw(result.rows)

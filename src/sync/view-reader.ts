@@ -4,6 +4,7 @@ import { asPrincipal, readForClasses } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
 import type { Database } from '../db/database.ts'
 import { errorCode, isSqlState, isUnavailable } from '../db/error-code.ts'
+import { insistOn, type ReadSource } from '../db/reads.ts'
 import { ROWS_PER_SUBSCRIPTION_MAX } from '../wire/limits.ts'
 import type { Id } from '../wire/messages.ts'
 import { CANCELLED, type ReadGates } from './read-gates.ts'
@@ -53,7 +54,8 @@ export function createViewReader(parts: ViewReaderParts): ViewReader {
   /** A transaction of one subscription. What it waits for a place is not counted against it. */
   const readAs = <T>(
     { class: { key, settings }, subscriber }: ReadFor,
-    work: (transaction: TransactionSql) => Promise<T>,
+    work: (transaction: TransactionSql, source: ReadSource) => Promise<T>,
+    isOfNow: boolean,
   ): Promise<T> =>
     gates.run(
       subscriber,
@@ -62,7 +64,19 @@ export function createViewReader(parts: ViewReaderParts): ViewReader {
         isSlow: () => slowClasses.has(key),
         noteSlow: () => slowClasses.note(key),
       },
-      (time) => asPrincipal(database.bulk, { settings, access: 'read only', ...time }, work).catch(explain),
+      async (time) => {
+        // A view that opens, moves or gets other claims has all that was committed before, announced or not.
+        if (isOfNow) await database.reads.reachNow()
+        return database.reads
+          .run((source) =>
+            asPrincipal(
+              source.bulk,
+              { settings, access: 'read only', ...time, proof: source.proof },
+              (transaction) => work(transaction, source),
+            ),
+          )
+          .catch(explain)
+      },
     )
 
   /** A statement that failed may have been made for columns that the table no longer has. */
@@ -96,51 +110,63 @@ export function createViewReader(parts: ViewReaderParts): ViewReader {
   }
   return {
     ids: (reader, bbox) =>
-      readAs(reader, async (transaction) => {
-        const rows = await timed(reader, () =>
-          transaction.unsafe<{ id: Id }[]>(viewIdsSql(table, bbox, ROWS_LIMIT)),
-        )
-        await checkTable(transaction)
-        return rows.map(({ id }) => id)
-      }),
+      readAs(
+        reader,
+        async (transaction) => {
+          const rows = await timed(reader, () =>
+            transaction.unsafe<{ id: Id }[]>(viewIdsSql(table, bbox, ROWS_LIMIT)),
+          )
+          await checkTable(transaction)
+          return rows.map(({ id }) => id)
+        },
+        true,
+      ),
 
     rows: (reader, ids) =>
-      readAs(reader, async (transaction) => {
-        const classes = [{ settings: reader.class.settings, ids }]
-        const limits = { timeoutMs: null, lengthMax: READ_CHARACTERS }
-        const { results, fingerprint } = await timed(reader, () =>
-          readForClasses(transaction, table, classes, limits),
-        )
-        if (fingerprint !== table.fingerprint) throw new TableChanged()
-        const [result = { rows: [], unread: [] }] = results
-        if ('rows' in result) rowSize.saw(result.rows)
-        // A lock that was not given up, a deadlock: as if the statement had raised it, and not the policies.
-        else if (isUnavailable({ code: result.error })) throw new Unread(result.error)
-        return result
-      }),
+      readAs(
+        reader,
+        async (transaction, source) => {
+          const classes = [{ settings: reader.class.settings, ids }]
+          const limits = { timeoutMs: null, lengthMax: READ_CHARACTERS }
+          const answer = await timed(reader, () => readForClasses(transaction, table, classes, limits))
+          insistOn(source, answer, table)
+          const { results, fingerprint } = answer
+          if (fingerprint !== table.fingerprint) throw new TableChanged()
+          const [result = { rows: [], unread: [] }] = results
+          if ('rows' in result) rowSize.saw(result.rows)
+          // A lock that was not given up, a deadlock: as if the statement had raised it, and not the policies.
+          else if (isUnavailable({ code: result.error })) throw new Unread(result.error)
+          return result
+        },
+        false,
+      ),
 
     stream: (reader, bbox, take) =>
-      readAs(reader, async (transaction) => {
-        // Planned for reading all of it, which is what happens unless the socket is slow.
-        await transaction.unsafe('set local cursor_tuple_fraction = 1')
-        await transaction.unsafe(
-          `declare datum_view no scroll cursor for ${viewRowsSql(table, bbox, ROWS_LIMIT)}`,
-        )
-        const fetch = () =>
-          transaction.unsafe<ViewRow[]>(
-            `fetch ${Math.min(rowSize.rowsIn(FETCH_CHARACTERS), FETCH_ROWS_MAX)} from datum_view`,
+      readAs(
+        reader,
+        async (transaction) => {
+          // Planned for reading all of it, which is what happens unless the socket is slow.
+          await transaction.unsafe('set local cursor_tuple_fraction = 1')
+          await transaction.unsafe(
+            `declare datum_view no scroll cursor for ${viewRowsSql(table, bbox, ROWS_LIMIT)}`,
           )
-        let rows: ViewRow[] = await timed(reader, fetch)
-        await checkTable(transaction)
-        while (rows.length > 0) {
-          rowSize.saw(rows.filter(hasJson))
-          // Postgres produces the next run while this one is sent.
-          const next = fetch().execute().catch(interrupted)
-          const [goOn, following] = await Promise.all([take(rows), next])
-          if (!goOn) return
-          rows = following
-        }
-      }),
+          const fetch = () =>
+            transaction.unsafe<ViewRow[]>(
+              `fetch ${Math.min(rowSize.rowsIn(FETCH_CHARACTERS), FETCH_ROWS_MAX)} from datum_view`,
+            )
+          let rows: ViewRow[] = await timed(reader, fetch)
+          await checkTable(transaction)
+          while (rows.length > 0) {
+            rowSize.saw(rows.filter(hasJson))
+            // Postgres produces the next run while this one is sent.
+            const next = fetch().execute().catch(interrupted)
+            const [goOn, following] = await Promise.all([take(rows), next])
+            if (!goOn) return
+            rows = following
+          }
+        },
+        true,
+      ),
   }
 }
 

@@ -43,6 +43,28 @@ async function problemsOf(yaml: string, environment: Record<string, string> = {}
 
 const PEM = '-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n'
 
+describe('a replica to read from', () => {
+  test('is named by a variable of its own, beside the primary', async () => {
+    const { config } = await load({
+      DATABASE_URL: 'postgres://u@h/d',
+      DATABASE_READ_URL: 'postgres://u@replica/d',
+    })
+    expect(config.databaseReadUrl).toBe('postgres://u@replica/d')
+  })
+
+  test('alone is refused, and so is what is no URL, without showing it', async () => {
+    expect(await problems({ DATABASE_READ_URL: 'postgres://u@replica/d' })).toEqual([
+      expect.stringContaining('DATABASE_READ_URL: is of a replica, so DATABASE_URL must name its primary'),
+    ])
+    const [line] = await problems({
+      DATABASE_URL: 'postgres://u@h/d',
+      DATABASE_READ_URL: 'mysql://root:hunter2@h/d',
+    })
+    expect(line).toContain('DATABASE_READ_URL: must be a URL like')
+    expect(line).not.toContain('hunter2')
+  })
+})
+
 describe('defaults', () => {
   test.each([
     ['no file', null],
@@ -64,6 +86,7 @@ describe('defaults', () => {
         tables: [{ schema: 'public', name: 'features', idColumn: 'id', geometryColumn: null }],
         auth: null,
         databaseUrl: null,
+        databaseReadUrl: null,
         embedded: { dataDir: join(folder, '.datum'), initSql: null },
         configFile: null,
         logLevel: 'info',
@@ -126,6 +149,7 @@ embedded: { data_dir: data, init_sql: init.sql }
         enforceExpiry: true,
       },
       databaseUrl: 'postgres://u:p@h/d',
+      databaseReadUrl: null,
       embedded: { dataDir: join(folder, 'data'), initSql: 'select 1' },
       configFile: null,
       logLevel: 'debug',

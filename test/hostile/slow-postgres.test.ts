@@ -65,7 +65,7 @@ async function untilReadiness(world: World, status: number): Promise<void> {
 /** A server that leaves a silent connection after three seconds and not after twenty. */
 function impatientServer(world: World): Promise<RunningServer> {
   const log = createLog('error')
-  return world.addServer({ database: openPostgres(world.appUrl!, log, 3) })
+  return world.addServer({ database: openPostgres(world.appUrl!, log, { answerSeconds: 3 }) })
 }
 
 /** A client as an application has it, with a view of Zurich. */

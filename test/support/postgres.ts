@@ -144,14 +144,16 @@ export function quietSql(url: string): Sql {
   return postgres(url, { max: 4, onnotice: () => {}, connection: { application_name: 'datum-test' } })
 }
 
-function freePort(): number {
+/** A port that nothing listens on. */
+export function freePort(): number {
   const listener = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } })
   const { port } = listener
   listener.stop(true)
   return port
 }
 
-async function untilAnswering(url: string, hasExited: () => boolean): Promise<void> {
+/** Resolves when the server takes statements; rejects after a minute, or if it has exited. */
+export async function untilAnswering(url: string, hasExited: () => boolean): Promise<void> {
   const giveUpAt = Date.now() + 60_000
   for (;;) {
     const sql = postgres(url, { max: 1, onnotice: () => {}, connect_timeout: 2 })

@@ -48,6 +48,7 @@ test('I5: after any cursor, exactly what it does not reflect, or nothing is said
             everything: false,
             cursor: { epoch: EPOCH, snapshot: snapshots[moments[n]!]! },
             backend: 1,
+            wal: '0/0',
           })
         }
         const last = snapshotOf(snapshots[moments.at(-1)!]!)
@@ -74,6 +75,7 @@ test('I5: what everybody must compare for, and what is too much, is forgotten, a
       everything,
       cursor: { epoch: EPOCH, snapshot: `${from + 1n}:${from + 1n}:` },
       backend: 1,
+      wal: '0/0',
     })
   }
   add(10n, 1)
