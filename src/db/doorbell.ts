@@ -8,16 +8,27 @@ import type { Sql } from 'postgres'
 /** "datumbel" as a number. */
 const LOCK_KEY = '7233190524228887916'
 
+const TRY_SQL = `pg_try_advisory_lock(${LOCK_KEY}) and pg_advisory_unlock(${LOCK_KEY})`
+
 /**
- * The expression by which a writer rings, if somebody sleeps: then the lock is not to be had. For a search_path of
- * pg_catalog. One expression, so that no cancellation comes between taking the lock and giving it back.
- * `datum_server.ring` is for a session that is writer and server in one. Where two-phase commit is enabled nothing rings,
- * since a transaction that did cannot be prepared (Postgres, NOTIFY); servers poll there.
+ * What a change trigger does to wake the servers: nothing, if nobody sleeps and the lock is to be had. Short, since
+ * Postgres prepares every part of an expression anew in each transaction. For a search_path of pg_catalog.
  */
-export const RING_SQL = `case
+export const RING_SQL = `if not (${TRY_SQL}) or current_setting('datum_server.ring', true) = 'always' then
+      perform datum.ring();
+    end if`
+
+/**
+ * The rest, in `datum.ring`. Another writer may have had the lock for the microsecond that this one wanted it, so it is
+ * tried again: where writers are many, NOTIFY would cost all of them. `datum_server.ring` is for a session that is writer
+ * and server in one. Where two-phase commit is enabled nothing rings, since a transaction that did cannot be prepared
+ * (Postgres, NOTIFY); servers poll there. One expression, so that no cancellation comes between taking the lock and
+ * giving it back.
+ */
+export const RING_BODY_SQL = `case
     when current_setting('max_prepared_transactions')::integer > 0 then null
-    when coalesce(current_setting('datum_server.ring', true), '') <> 'always' and pg_try_advisory_lock(${LOCK_KEY})
-      then pg_advisory_unlock(${LOCK_KEY})
+    when coalesce(current_setting('datum_server.ring', true), '') <> 'always' and (${TRY_SQL} or ${TRY_SQL} or ${TRY_SQL})
+      then null
     else pg_notify('datum', '') is null end`
 
 export class Doorbell {

@@ -6,7 +6,7 @@ import type { Sql, TransactionSql } from 'postgres'
 import type { TableConfig } from '../config/config.ts'
 import { OperatorError } from '../operator-error.ts'
 import { readTable, type Table } from './catalog.ts'
-import { RING_SQL } from './doorbell.ts'
+import { RING_BODY_SQL } from './doorbell.ts'
 import { quoteIdentifier, quoteLiteral } from './identifier.ts'
 import { READ_FUNCTION_ARGUMENTS, readDigest, readFunctionName, readFunctionSql } from './read-function.ts'
 import { OLDEST_SERVER, SCHEMA_VERSION, schemaFitness } from './schema-version.ts'
@@ -130,7 +130,9 @@ async function installSchema(transaction: TransactionSql, run: RunStatement): Pr
     )
   }
   const before = await installedVersion(transaction)
-  await run(schemaSql.replaceAll('{postgis}', quoteIdentifier(server.postgis)).replaceAll('{ring}', RING_SQL))
+  await run(
+    schemaSql.replaceAll('{postgis}', quoteIdentifier(server.postgis)).replaceAll('{ring}', RING_BODY_SQL),
+  )
   return before
 }
 

@@ -31,7 +31,6 @@ declare
   -- Of a partition that was written to directly, the change is its root's, which is what is served.
   changed oid := case when tg_nargs = 0 then tg_relid else coalesce(pg_partition_root(tg_relid), tg_relid) end;
   logged bigint;
-  ignored boolean;
 begin
   begin
     if tg_op = 'INSERT' then
@@ -48,7 +47,7 @@ begin
       insert into datum.change (rel) values (changed);
     end if;
     get diagnostics logged = row_count;
-    ignored := ${RING_SQL};
+    ${RING_SQL};
   exception when others then
     -- The application's write must not fail because of this log. Without an id, servers compare whole views instead.
     begin

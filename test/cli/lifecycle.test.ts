@@ -145,7 +145,7 @@ describe.skipIf(!onPostgres)('on a Postgres server', () => {
     await world.admin`create policy by_claim on features using (org_id = datum.claim('org_id'))`
     const refused = await runProgram(folder, ['setup', '--uninstall', ...owner])
     expect(refused).toMatchObject({ code: 1, stdout: '' })
-    expect(refused.stderr).toContain('the policy by_claim on features')
+    expect(refused.stderr).toContain('the policy by_claim on public.features')
     expect(await installed(world)).toBe(true)
     await world.admin`drop policy by_claim on features`
 

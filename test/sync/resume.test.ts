@@ -196,7 +196,8 @@ test('I5: a log that was pruned past the cursor gives a fresh view', async () =>
   await world.admin`select datum.prune(interval '0', interval '1 day')`
   await world.admin`select datum.prune(interval '-1 second', interval '1 day')`
   await world.admin`select datum.prune(interval '-1 second', interval '1 day')`
-  const again = await world.connect(alice)
+  // The server that it left remembers; another one does not.
+  const again = await world.connect(alice, { server: await world.addServer() })
   const resumed = await again.resume(view, { bbox: ZURICH })
   expect(resumed.resumed).toBe(false)
   expect([...resumed.rows.values()]).toMatchObject([{ id: kept, size: 7 }])

@@ -286,8 +286,7 @@ create or replace function datum.finish_batch(batch_subject text, batch_id uuid,
   end;
 
 -- Wakes the servers, if there is one that sleeps: a sleeping server holds the lock (src/db/doorbell.ts). NOTIFY costs
--- every commit of the cluster a lock, so it is for when somebody listens. The change triggers have the expression in
--- them, since a call costs a writer more than what it does.
+-- every commit of the cluster a lock, so it is for when somebody listens.
 create or replace function datum.ring() returns void
   language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
