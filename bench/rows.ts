@@ -7,6 +7,7 @@ import { fanOut } from './rows/fan-out.ts'
 import { fanOutOwn } from './rows/fan-out-own.ts'
 import { latency } from './rows/latency.ts'
 import { memory } from './rows/memory.ts'
+import { processes } from './rows/processes.ts'
 import { resume } from './rows/resume.ts'
 import { snapshot } from './rows/snapshot.ts'
 import { start } from './rows/start.ts'
@@ -24,4 +25,5 @@ export const ROWS: readonly Row[] = [
   memory,
   start,
   client,
+  processes,
 ]

@@ -1,47 +1,18 @@
 /** What happens to the process when Postgres is there and does not answer. Invariant 5. */
 import { expect, setDefaultTimeout, test } from 'bun:test'
 import { mkdtemp } from 'node:fs/promises'
-import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openPostgres } from '../../src/db/postgres.ts'
 import { createLog } from '../../src/observe/log.ts'
 import { startProgram } from '../cli/run-program.ts'
 import { createWorld, TEST_TIMEOUT_MS } from '../support/fixture.ts'
+import { proxyTo } from '../support/proxy.ts'
 import { features } from '../support/table-spec.ts'
 import { mintToken, TEST_SECRET } from '../support/token.ts'
 import { WireClient } from '../support/wire-client.ts'
 
 setDefaultTimeout(TEST_TIMEOUT_MS)
-
-/** A way to Postgres that can be cut: what is open hangs, what is new is refused. */
-async function proxyTo(target: URL) {
-  const sockets = new Set<Socket>()
-  const server = createServer((inner) => {
-    const outer = connect(Number(target.port), target.hostname)
-    for (const socket of [inner, outer]) {
-      sockets.add(socket)
-      socket.on('error', () => {})
-      socket.on('close', () => sockets.delete(socket))
-    }
-    inner.on('data', (data) => outer.write(data))
-    outer.on('data', (data) => inner.write(data))
-    inner.on('close', () => outer.destroy())
-    outer.on('close', () => inner.destroy())
-  })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  return {
-    port: (server.address() as { port: number }).port,
-    /** `refuse`: new connections, too. */
-    cut(refuse: boolean) {
-      if (refuse) server.close()
-      for (const socket of sockets) socket.removeAllListeners('data').pause()
-    },
-    end() {
-      for (const socket of sockets) socket.destroy()
-    },
-  }
-}
 
 test('I5: a Postgres that hangs and takes no new connection does not end the process', async () => {
   const policies = `alter table features enable row level security; alter table features force row level security;

@@ -11,6 +11,7 @@ import type { RunningServer } from '../../src/server.ts'
 import type { Bbox } from '../../src/wire/messages.ts'
 import { backend, backendKind } from '../support/backend.ts'
 import { createWorld, onlyOrg, TEST_TIMEOUT_MS, type World, type WorldOptions } from '../support/fixture.ts'
+import { proxyTo } from '../support/proxy.ts'
 import { Random, runSeed } from '../support/random.ts'
 import { type Replica, startReplica } from '../support/replica.ts'
 import { features } from '../support/table-spec.ts'
@@ -314,6 +315,38 @@ realOnly('I5: a replica that is away does not keep the server from starting', as
   }
 })
 
+realOnly('I5: connections to the replica that go dead without a word hold nothing up for long', async () => {
+  const replica = await sharedReplica()
+  await using world = await createWorld()
+  await replica.caughtUp()
+  const url = new URL(replica.at(world.appUrl!))
+  const proxy = await proxyTo(new URL(url))
+  url.port = String(proxy.port)
+  const said: string[] = []
+  const database = openReading(world, url.href, said)
+  try {
+    const server = await world.addServer({ database })
+    const { client, view } = await world.watch(alice, { server })
+    expect(database.reads.counts!.replica).toBeGreaterThan(0)
+    proxy.cut(false)
+    const id = await world.put({ org: 'a' })
+    await client.setBbox('s', 1, [8, 47, 9, 48.5])
+    await client.until(() => view.rows.has(id), 'it is live')
+    expect(said.join('\n')).toContain('it does not answer (ETIMEDOUT)')
+    const before = database.reads.counts!.replica
+    await until(async () => {
+      const next = await world.put({ org: 'a' })
+      await client.until(() => view.rows.has(next), 'it is live')
+      return database.reads.counts!.replica > before
+    }, 'the replica is read from again, over new connections')
+    await world.server.stop()
+    await server.stop()
+  } finally {
+    proxy.end()
+    await database.close()
+  }
+})
+
 realOnly(
   'I5: a replica that has replayed everything is seen to have, wherever in a page the WAL ends',
   async () => {
@@ -415,7 +448,16 @@ for (const synchronousCommit of ['off', 'on'])
         await (pause ? replica.pauseReplay() : replica.resumeReplay())
       }
       try {
-        for (let checkpoint = 0; checkpoint < 8; checkpoint++) {
+        for (let checkpoint = 0; checkpoint < 6; checkpoint++) {
+          // Every other time from a replica that is read from; else as it comes.
+          if (checkpoint % 2 === 0) {
+            await turn(false)
+            const before = made.counts.replica
+            await until(async () => {
+              await write()
+              return made.counts.replica > before
+            }, 'the replica is read from')
+          }
           const underWay: Promise<unknown>[] = []
           for (let n = 0; n < 60; n++) {
             const one = random.pick(watchers)
@@ -458,7 +500,6 @@ for (const synchronousCommit of ['off', 'on'])
       } finally {
         await turn(false)
       }
-      expect(made.counts.replica).toBeGreaterThan(10)
-      expect(made.counts.primary).toBeGreaterThan(10)
+      expect(made.counts.primary).toBeGreaterThan(0)
     },
   )

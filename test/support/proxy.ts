@@ -1,0 +1,31 @@
+/** A way to Postgres that a test can cut, as a network goes: without a word. */
+import { connect, createServer, type Socket } from 'node:net'
+
+/** `cut`: what is open hangs. */
+export async function proxyTo(target: URL) {
+  const sockets = new Set<Socket>()
+  const server = createServer((inner) => {
+    const outer = connect(Number(target.port), target.hostname)
+    for (const socket of [inner, outer]) {
+      sockets.add(socket)
+      socket.on('error', () => {})
+      socket.on('close', () => sockets.delete(socket))
+    }
+    inner.on('data', (data) => outer.write(data))
+    outer.on('data', (data) => inner.write(data))
+    inner.on('close', () => outer.destroy())
+    outer.on('close', () => inner.destroy())
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return {
+    port: (server.address() as { port: number }).port,
+    /** `refuse`: new connections, too. */
+    cut(refuse: boolean) {
+      if (refuse) server.close()
+      for (const socket of sockets) socket.removeAllListeners('data').pause()
+    },
+    end() {
+      for (const socket of sockets) socket.destroy()
+    },
+  }
+}
