@@ -17,6 +17,10 @@ import type { World } from '../world.ts'
 const TENANTS = 10
 const UPDATES = 2_000
 const SOCKETS = 600
+/** A pace at which each change is a batch of its own. */
+const EVENLY_PER_SECOND = 300
+/** Three seconds of it: more would only take longer. */
+const EVENLY_UPDATES = 900
 /** What is done for a burst after the last frame: the doorbell, the next look at the log. */
 const AFTERWARDS_MS = 1_000
 
@@ -25,6 +29,8 @@ interface Setting {
   readonly processes: number
   readonly sockets: number
   readonly replica: boolean
+  /** Changes at an even pace instead of a burst. */
+  readonly perSecond?: number
 }
 
 /** CPU in microseconds per update, but for `totalMs`. */
@@ -51,11 +57,17 @@ export const processes: Row = {
     const none = await run({ ...plain, of: 'no socket', sockets: 0 })
     const few = await run({ ...plain, of: 'a socket for each class', sockets: TENANTS })
     const one = await run({ ...plain, of: '1 process' })
+    const slow = { ...plain, perSecond: EVENLY_PER_SECOND }
+    const evenly = `1 process, ${EVENLY_PER_SECOND} a second`
+    const evenNone = await run({ ...slow, of: `${evenly}, no socket`, sockets: 0 })
+    const evenFew = await run({ ...slow, of: `${evenly}, a socket for each class`, sockets: TENANTS })
+    const even = await run({ ...slow, of: evenly })
     const two = await run({ ...plain, of: '2 processes', processes: 2 })
     const three = await run({ ...plain, of: '3 processes', processes: 3 })
     const apart = await run({ ...plain, of: '2 processes, a replica', processes: 2, replica: true })
     return [
-      ...partsOf(none, few, one, sockets),
+      ...partsOf('1 process', none, few, one, sockets),
+      ...partsOf(evenly, evenNone, evenFew, even, sockets),
       ...[two, three].flatMap((costs, index) => comparison(`${index + 2} processes`, costs, one)),
       ...comparison('2 processes and a replica, to 2 without', apart, two),
       plainFigure(
@@ -70,6 +82,7 @@ export const processes: Row = {
 
 /** What there is to plan with: the cost of a change, of each class that may see it, of each socket that gets it. */
 function partsOf(
+  what: string,
   none: readonly Cost[],
   few: readonly Cost[],
   one: readonly Cost[],
@@ -79,15 +92,15 @@ function partsOf(
   const parts = (of: (cost: Cost) => number, where: string) => {
     const [a, b, c] = [none, few, one].map((costs) => costs.map(of)) as [number[], number[], number[]]
     return [
-      plainFigure(`1 process: ${where} CPU per change`, 'µs', a, null),
+      plainFigure(`${what}: ${where} CPU per change`, 'µs', a, null),
       plainFigure(
-        `1 process: ${where} CPU per change and class`,
+        `${what}: ${where} CPU per change and class`,
         'µs',
         b.map((cost, round) => cost - a[round]!),
         null,
       ),
       plainFigure(
-        `1 process: ${where} CPU per change and further socket`,
+        `${what}: ${where} CPU per change and further socket`,
         'µs',
         c.map((cost, round) => (cost - b[round]!) / perSocket),
         null,
@@ -129,14 +142,14 @@ async function measure(
   world: World,
   dataset: Dataset,
   replica: Replica,
-  { of, processes: count, sockets, replica: isApart }: Setting,
+  { of, processes: processCount, sockets, replica: isApart, perSecond }: Setting,
 ): Promise<Cost[]> {
   const database = new URL(dataset.adminUrl).pathname.slice(1)
   await using writer = startHelper(join(import.meta.dir, '../load/writer.ts'))
   await writer.call('connect', { url: dataset.adminUrl })
   await using stack = new AsyncDisposableStack()
   const servers: ServerProcess[] = []
-  for (let n = 0; n < count; n++) {
+  for (let n = 0; n < processCount; n++) {
     const environment: Record<string, string> = isApart
       ? { DATABASE_READ_URL: replica.at(dataset.appUrl) }
       : {}
@@ -160,14 +173,21 @@ async function measure(
     primary: await sessionsCpuMs(dataset.admin),
     replica: await sessionsCpuMs(standby),
   })
+  const evenly = async (): Promise<number> => {
+    const began = performance.now()
+    const statement = 'update features set at = extract(epoch from clock_timestamp()) where n = $1'
+    await writer.call('trickle', { perSecond, count: EVENLY_UPDATES, rows: UPDATES, statement })
+    return performance.now() - began
+  }
+  const [write, count] = perSecond === undefined ? [burst, UPDATES] : [evenly, EVENLY_UPDATES]
   await burst()
   const costs = await world.inRounds(async () => {
     await Bun.sleep(AFTERWARDS_MS)
     const before = await cpu()
-    const totalMs = await burst()
+    const totalMs = await write()
     await Bun.sleep(AFTERWARDS_MS)
     const after = await cpu()
-    const perUpdate = (part: keyof typeof after) => ((after[part] - before[part]) * 1_000) / UPDATES
+    const perUpdate = (part: keyof typeof after) => ((after[part] - before[part]) * 1_000) / count
     return {
       totalMs,
       servers: perUpdate('servers'),
