@@ -47,13 +47,17 @@ const POLL_FOR_EARLIER_MS_MAX = 500
 const BUSY_BATCHES = 3
 /**
  * Under load a batch is followed by a pause, so that the next one holds more and each change costs less: as long as the
- * batch took, within the first limit. Load that lasts is the application's own, and leaves most of the machine to it: the
- * pause is four times as long as the batch, within the second limit.
+ * batch took, within the first limit.
  */
 const PAUSE_MS_MAX = 25
+/**
+ * Load that lasts, and brings many changes at a time, is the application's own, and leaves nine tenths of the time to it,
+ * within the second limit. Batches are so large then that many of the changes in them are of the same rows.
+ */
 const LASTING_LOAD_MS = 1_500
-const LASTING_PAUSE_RATIO = 4
-const LASTING_PAUSE_MS_MAX = 250
+const MANY_CHANGES = 200
+const LASTING_PAUSE_RATIO = 9
+const LASTING_PAUSE_MS_MAX = 500
 const RETRY_MS = 500
 /** How long the log may take to answer. It is a look at an index; a database that takes longer is as good as away. */
 const ANSWER_DEADLINE_MS = 10_000
@@ -288,7 +292,7 @@ export class Feed {
         if (inARow === 1) busySince = beganAt
         if (inARow === BUSY_BATCHES) await doorbell?.unset()
         // Not to be cut short by a ring: under load it rings all the time.
-        if (inARow >= BUSY_BATCHES) await Bun.sleep(pauseMs(beganAt, busySince))
+        if (inARow >= BUSY_BATCHES) await Bun.sleep(pauseMs(batch, beganAt, busySince))
       } else if (doorbell !== null && !doorbell.isSet && (await doorbell.set())) {
         earlierMs = POLL_FOR_EARLIER_MS
       } else if (!this.#rung) {
@@ -315,12 +319,13 @@ export class Feed {
 }
 
 /** How long to let changes gather after a batch under load. */
-function pauseMs(beganAt: number, busySince: number): number {
+function pauseMs({ changes }: ChangeBatch, beganAt: number, busySince: number): number {
   const now = performance.now()
   const tookMs = now - beganAt
-  return now - busySince < LASTING_LOAD_MS
-    ? Math.min(tookMs, PAUSE_MS_MAX)
-    : Math.min(tookMs * LASTING_PAUSE_RATIO, LASTING_PAUSE_MS_MAX)
+  const isLasting = now - busySince > LASTING_LOAD_MS && changes.length >= MANY_CHANGES
+  return isLasting
+    ? Math.min(tookMs * LASTING_PAUSE_RATIO, LASTING_PAUSE_MS_MAX)
+    : Math.min(tookMs, PAUSE_MS_MAX)
 }
 
 /** Rejects where the answer does not come in time: the line may be dead, and nobody will ever say so. */
