@@ -12,7 +12,7 @@ import type { Actor, TortureWorld } from './world.ts'
 
 export class DatumUser implements Actor {
   readonly #versions = new Map<string, bigint>()
-  readonly #heldAt = new Map<string, ReadonlySet<Id>>()
+  readonly #heldAt = new Map<string, Map<string, ReadonlySet<Id>>>()
   #client: DatumClient | null = null
   #checker: FrameChecker | null = null
   #bbox: Bbox

@@ -24,11 +24,11 @@ export interface WatchedClient {
   readonly cursors: CursorChecker
   /** By table and id. */
   readonly versions: Map<string, bigint>
-  /** What was held at the newest cursors, which a resume without a list is about. */
-  readonly heldAt: Map<string, ReadonlySet<Id>>
+  /** What was held at the newest cursors of each table, which a resume without a list is about. */
+  readonly heldAt: Map<string, Map<string, ReadonlySet<Id>>>
 }
 
-/** One for each view and a few more: a client comes back with its last one. */
+/** A client comes back with the last one that it got; a socket that died may have been sent some more. */
 const CURSORS_KEPT = 16
 
 interface WatchedSubscription {
@@ -70,10 +70,10 @@ export class FrameChecker {
     if (message.type === 'bbox')
       this.#subscriptions.get(message.sub)?.boxes.push({ seq: message.seq, bbox: message.bbox })
     if (message.type === 'subscribe') {
-      const { resume } = message
+      const { resume, table = 'features' } = message
       this.#subscriptions.set(message.sub, {
-        table: message.table ?? 'features',
-        held: new Set(resume === undefined ? [] : (resume.held ?? this.#client.heldAt.get(resume.cursor))),
+        table,
+        held: new Set(resume === undefined ? [] : (resume.held ?? this.#heldAt(table, resume.cursor))),
         boxes: message.bbox === undefined ? [] : [{ seq: 0, bbox: message.bbox }],
         completed: -1,
         isOpen: false,
@@ -160,8 +160,17 @@ export class FrameChecker {
     subscription.boxes = subscription.boxes.filter(({ seq }) => seq >= complete)
   }
 
-  #remember(cursor: string, { held }: WatchedSubscription): void {
-    const { heldAt } = this.#client
+  #heldAt(table: string, cursor: string): ReadonlySet<Id> {
+    const held = this.#client.heldAt.get(table)?.get(cursor)
+    // The client would be at fault, or this checker's memory too short.
+    if (held === undefined)
+      this.#broken(`a resume of ${table} without a list, with a cursor that was not given of late`)
+    return held ?? new Set()
+  }
+
+  #remember(cursor: string, { table, held }: WatchedSubscription): void {
+    const heldAt = this.#client.heldAt.get(table) ?? new Map<string, ReadonlySet<Id>>()
+    this.#client.heldAt.set(table, heldAt)
     heldAt.delete(cursor)
     heldAt.set(cursor, new Set(held))
     for (const oldest of heldAt.keys()) {

@@ -1,5 +1,6 @@
 /** What happened, in order: whole in a file, the tail in memory for the report of a failure. And the rules broken. */
-import { createWriteStream, type WriteStream } from 'node:fs'
+import { createWriteStream, mkdirSync, type WriteStream } from 'node:fs'
+import { dirname } from 'node:path'
 
 const TAIL_LINES = 60
 const LINE_LENGTH_MAX = 1_500
@@ -14,6 +15,7 @@ export class History {
   readonly #tail: string[] = []
 
   constructor(readonly path: string) {
+    mkdirSync(dirname(path), { recursive: true })
     this.#file = createWriteStream(path)
   }
 

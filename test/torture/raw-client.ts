@@ -35,7 +35,7 @@ const COMMIT_WITHIN_MS = 1_500
 
 export class RawClient implements Actor {
   readonly versions = new Map<string, bigint>()
-  readonly #heldAt = new Map<string, ReadonlySet<Id>>()
+  readonly #heldAt = new Map<string, Map<string, ReadonlySet<Id>>>()
   readonly #views: readonly RawView[]
   readonly #pending = new Map<string, WriteMessage>()
   readonly #answered: { readonly message: WriteMessage; readonly outcome: string }[] = []
