@@ -59,8 +59,8 @@ export const POLICY_TYPES = `
     returned_default, returned_with_setting, returned_into, quoted_a, quoted_nothing, calls_plpgsql, is_b, returned_state,
     plpgsql_b, lower(text, integer), called_immutable, returned_immutable, calls_immutable cascade;
   drop domain if exists checked, unchecked;
-  drop type if exists mood, pair cascade;
-  create type mood as enum ('a', 'b');
+  drop type if exists temper, pair cascade;
+  create type temper as enum ('a', 'b');
   create domain checked as text check (value <> coalesce(current_setting('datum.b', true), ''));
   create domain unchecked as text;
   create type pair as (one text, two text);

@@ -8,6 +8,7 @@
 import { expect, setDefaultTimeout, test } from 'bun:test'
 import fc from 'fast-check'
 import { principalFromPayload } from '../../src/auth/claims.ts'
+import type { Principal } from '../../src/auth/principal.ts'
 import { asPrincipal, readForClasses } from '../../src/db/as-principal.ts'
 import { readTable } from '../../src/db/catalog.ts'
 import { rowsByIdSql } from '../../src/db/read-function.ts'
@@ -84,7 +85,7 @@ const text: fc.Arbitrary<string> = fc.oneof(
           () => `(select any_b(m.kind) from members m)`,
           () => `name::checked::text`,
           () => `name::unchecked::text`,
-          () => `'a'::mood::text`,
+          () => `'a'::temper::text`,
         ),
       )
       .map(([k, sql]) => sql(k)),
@@ -226,6 +227,14 @@ test('I2: principals that share a read see what each sees alone', async () => {
       const together = results.map((result) =>
         'error' in result ? 'error' : result.rows.map(({ json }) => json).sort(),
       )
+      const readUnshared = async (principal: Principal) => {
+        const reads = [{ settings: settingsOf(principal, table), ids }]
+        const [result] = (await readForClasses(sql, table, reads, { timeoutMs: null, lengthMax: 1e9 }))
+          .results
+        return result === undefined || 'error' in result
+          ? 'error'
+          : result.rows.map(({ json }) => json).sort()
+      }
       shared += classes.length - new Set(classes.map((one) => one.key)).size
       for (const [n, principal] of principals.entries()) {
         const scope = {
@@ -233,7 +242,7 @@ test('I2: principals that share a read see what each sees alone', async () => {
           access: 'read only',
           timeoutMs: 10_000,
         } as const
-        const alone = await asPrincipal(sql, scope, async (transaction) =>
+        const ofItself = await asPrincipal(sql, scope, async (transaction) =>
           (await transaction.unsafe(rowsByIdSql(table), [`{${ids.join(',')}}`]))
             .map((row) => Object.values(row).at(-1) as string)
             .sort(),
@@ -241,6 +250,9 @@ test('I2: principals that share a read see what each sees alone', async () => {
           if (!/^[0-9A-Z]{5}$/.test(error.code ?? '')) throw error
           return 'error'
         })
+        // Postgres evaluates some claims while it plans, and an error there is one that a plan which is kept never meets:
+        // then the same read for this principal only, under all of its claims, is what there is to compare with.
+        const alone = ofItself === 'error' ? await readUnshared(principal) : ofItself
         expect({ principal: payloads[n], rows: together[n] }).toEqual({ principal: payloads[n], rows: alone })
       }
     },

@@ -63,7 +63,7 @@ const EXPRESSIONS: Record<string, [expression: string, read: Read]> = {
   'the database role': [`current_user = 'datum_app' and name = ${setting('a')}`, ['datum.a']],
   PostGIS: [`st_within(geom, st_makeenvelope(0, 0, 1, 1, 4326)) and name = ${setting('a')}`, ['datum.a']],
   'PostGIS with a claim': [`geom && st_setsrid(st_geomfromtext(${setting('area')}), 4326)`, ['datum.area']],
-  'an enum': [`'a'::mood = ${setting('a')}::mood`, ['datum.a']],
+  'an enum': [`'a'::temper = ${setting('a')}::temper`, ['datum.a']],
   'a sub-select without FROM': [`org_id = (select ${setting('org_id')})`, ['datum.org_id']],
   'a sub-select of datum.claim': [`org_id = (select datum.claim('org_id'))`, ['datum.org_id']],
   'elements of a claim': [
