@@ -24,6 +24,27 @@ export interface WorldDatabase {
 
 let embeddedInUse = false
 
+/** Drops what a test made in `public` beside its tables: functions, enums and domains that belong to no extension. */
+const DROP_FUNCTIONS_AND_TYPES = `
+  do $$
+  declare
+    statement text;
+    -- All are named before any is dropped: a cascade may take the next one, which then has a number for a name.
+    statements text[] := array(
+      select format('drop routine if exists %s cascade', oid::regprocedure) from pg_proc p
+      where pronamespace = 'public'::regnamespace and not exists (
+        select from pg_depend where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e')
+      union all
+      select format('drop type if exists %s cascade', oid::regtype) from pg_type t
+      where typnamespace = 'public'::regnamespace and typtype in ('e', 'd') and not exists (
+        select from pg_depend where classid = 'pg_type'::regclass and objid = t.oid and deptype = 'e'));
+  begin
+    foreach statement in array statements loop
+      execute statement;
+    end loop;
+  end
+  $$`
+
 export async function openWorldDatabase(tables: readonly TableSpec[]): Promise<WorldDatabase> {
   const running = await backend()
   if (running.kind === 'embedded') {
@@ -32,6 +53,7 @@ export async function openWorldDatabase(tables: readonly TableSpec[]): Promise<W
     embeddedInUse = true
     const sweep = async () => {
       for (const { name } of tables) await running.sql.unsafe(`drop table if exists ${name} cascade`)
+      await running.sql.unsafe(DROP_FUNCTIONS_AND_TYPES)
     }
     await sweep()
     return {

@@ -8,25 +8,25 @@ setDefaultTimeout(TEST_TIMEOUT_MS)
 const rls = `alter table features enable row level security; alter table features force row level security;`
 const HELPERS = `
   drop table if exists teams cascade;
-  drop function if exists my_team, my_org, my_masking cascade;
+  drop function if exists my_team, org_of_mine, my_masking cascade;
   create table teams (name text, org_id text);
   insert into teams values ('red', 'a'), ('blue', 'a');
   grant select on teams to datum_app;
   create function my_team() returns text language sql stable return current_setting('datum.team', true);
-  create function my_org() returns text language sql stable return current_setting('datum.org_id', true);`
+  create function org_of_mine() returns text language sql stable return current_setting('datum.org_id', true);`
 
 /** Each is understood at first and lets through everything of organisation a; then something behind it changes. */
 const CHANGES: Record<string, { policy: string; change: string }> = {
   'a function that the policy calls': {
-    policy: `org_id = my_org()`,
-    change: `create or replace function my_org() returns text language sql stable
+    policy: `org_id = org_of_mine()`,
+    change: `create or replace function org_of_mine() returns text language sql stable
       return case when my_team() = 'red' then 'a' end`,
   },
   'a function behind such a function': {
-    policy: `org_id = (select my_org()) and coalesce(my_team(), '') is not null`,
+    policy: `org_id = (select org_of_mine()) and coalesce(my_team(), '') is not null`,
     change: `create or replace function my_team() returns text language plpgsql stable as
       $$ begin return nullif(current_setting('datum.team', true), 'blue'); end $$;
-      create or replace function my_org() returns text language sql stable return case when my_team() is not null then 'a' end`,
+      create or replace function org_of_mine() returns text language sql stable return case when my_team() is not null then 'a' end`,
   },
   'datum.claim itself': {
     policy: `org_id = datum.claim('org_id')`,
@@ -65,7 +65,7 @@ test('I2: a cast that is made later, by which a column’s text depends on a cla
     tables: [
       features({
         columns: `, phone masked_later[]`,
-        policies: `${rls} create policy p on features using (org_id = my_org())`,
+        policies: `${rls} create policy p on features using (org_id = org_of_mine())`,
       }),
     ],
   })
