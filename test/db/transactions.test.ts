@@ -21,7 +21,8 @@ test('I1: statements that wait for a connection run in nobody’s open transacti
     }),
   )
   const outside: Promise<string>[] = []
-  const ask = async () => (await sql`select coalesce(current_setting('datum.inside', true), '') as value`)[0]?.value
+  const ask = async () =>
+    (await sql`select coalesce(current_setting('datum.inside', true), '') as value`)[0]?.value
   const asker = (async () => {
     while (!done) {
       outside.push(ask())
