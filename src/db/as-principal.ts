@@ -114,18 +114,20 @@ export async function readForClasses(
   { timeoutMs, lengthMax, proof = null }: ReadLimits,
 ): Promise<ReadForClasses> {
   const { names, settings, ids, first, last } = argumentsOf(classes)
-  const parameters = [...[names, settings, ids, first, last].map(arrayLiteral), Math.floor(lengthMax)]
-  const arrays =
-    '$1::text::text[], $2::text::text[], $3::text::text[], $4::text::int[], $5::text::int[], $6::int8'
+  // Where it is known what policies read it is also known that they leave nothing behind.
+  const apart = table.policyReads.reading === null
+  const parameters = [...[names, settings, ids, first, last].map(arrayLiteral), Math.floor(lengthMax), apart]
+  const given =
+    '$1::text::text[], $2::text::text[], $3::text::text[], $4::text::int[], $5::text::int[], $6::int8, $7::bool'
   const [call, own] =
     table.readFunction === null
       ? [
-          (oid: string) => `datum.read_as(${arrays}, $8::text, ${oid})`,
+          (oid: string) => `datum.read_as(${given}, $9::text, ${oid})`,
           [rowsByIdSql(table, `$1::${table.id.sqlType}[]`)],
         ]
-      : [(oid: string) => `${table.readFunction}(${arrays}, ${oid})`, []]
+      : [(oid: string) => `${table.readFunction}(${given}, ${oid})`, []]
   const reading = sql.unsafe(
-    proof === null ? `select * from ${call('$7::oid')}` : provenCallSql(call, 8 + own.length),
+    proof === null ? `select * from ${call('$8::oid')}` : provenCallSql(call, 9 + own.length),
     [...parameters, table.oid, ...own, ...(proof === null ? [] : [proof.replayed, proof.run])],
     { prepare: true },
   )
@@ -157,7 +159,7 @@ export async function readForClasses(
 function provenCallSql(call: (oid: string) => string, parameter: number): string {
   const proven = provenSql(`$${parameter}`, `$${parameter + 1}`)
   return `select answer.* from (select ${proven} as is_proven offset 0) replica,
-    lateral ${call('case when replica.is_proven then $7::oid end')} answer where replica.is_proven`
+    lateral ${call('case when replica.is_proven then $8::oid end')} answer where replica.is_proven`
 }
 
 /** The arrays that `datum.read_as` takes: every class sets every name, and ids that classes share are listed once. */

@@ -19,7 +19,7 @@ const POSTGRES_VERSION_MIN = 140000
 
 const ROLE_FUNCTIONS = [
   'fingerprint(oid)',
-  'read_as(text[], text[], text[], integer[], integer[], bigint, text, oid)',
+  'read_as(text[], text[], text[], integer[], integer[], bigint, boolean, text, oid)',
   'candidates(regclass, POSTGIS.geometry[])',
   'epoch()',
   'begin_batch(text, uuid)',
@@ -197,7 +197,7 @@ export async function installState(sql: Sql, tables: readonly TableConfig[]): Pr
     select to_regclass('datum.meta') is not null as installed,
            coalesce(has_table_privilege(to_regclass('datum.meta'), 'select'), false)
              and coalesce(has_table_privilege(to_regclass('datum.change'), 'select'), false)
-             and coalesce(has_function_privilege(to_regprocedure('datum.read_as(text[], text[], text[], integer[], integer[], bigint, text, oid)'), 'execute'), false)
+             and coalesce(has_function_privilege(to_regprocedure('datum.read_as(text[], text[], text[], integer[], integer[], bigint, boolean, text, oid)'), 'execute'), false)
              as allowed`
   if (schema?.installed && !schema.allowed)
     return { state: 'incomplete', problem: 'this role may not use what is installed in the schema `datum`' }

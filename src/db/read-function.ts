@@ -37,13 +37,13 @@ export function readDigest(table: ReadableTable): string {
   return createHash('sha256').update(rowsByIdSql(table)).digest('hex').slice(0, 32)
 }
 
-/** `datum.read_…(names, settings, ids, first, last, length_max, rel)`: see `datum.read_as`. */
+/** `datum.read_…(names, settings, ids, first, last, length_max, apart, rel)`: see `datum.read_as`. */
 export function readFunctionName({ qualified }: Pick<ReadableTable, 'qualified'>): string {
   const suffix = createHash('sha256').update(qualified).digest('hex').slice(0, 12)
   return `datum.${quoteIdentifier(`read_${suffix}`)}`
 }
 
-export const READ_FUNCTION_ARGUMENTS = '(text[], text[], text[], integer[], integer[], bigint, oid)'
+export const READ_FUNCTION_ARGUMENTS = '(text[], text[], text[], integer[], integer[], bigint, boolean, oid)'
 
 /**
  * The function, as the invoker, so that row security applies. One row is read without the window that adds up lengths,
@@ -53,7 +53,7 @@ export function readFunctionSql(table: ReadableTable): string {
   const name = readFunctionName(table)
   const rows = (ids: string) => `(${rowsByIdSql(table, ids)}) q(id, min_x, min_y, max_x, max_y, row_json)`
   return `create or replace function ${name}(
-    names text[], settings text[], ids text[], first integer[], last integer[], length_max bigint, rel oid)
+    names text[], settings text[], ids text[], first integer[], last integer[], length_max bigint, apart boolean, rel oid)
   returns table (class integer, id text, min_x float8, min_y float8, max_x float8, max_y float8, row_json text, error text)
   language plpgsql volatile security invoker as ${dollarQuoted(`
 #variable_conflict use_column
@@ -62,9 +62,11 @@ declare
   typed_ids ${table.id.sqlType}[] := ids;
   wanted ${table.id.sqlType}[];
   ignored text;
+  is_read boolean;
 begin
   <<classes>>
   for n in 1 .. cardinality(first) loop
+    is_read := false;
     begin
       for i in 1 .. cardinality(names) loop
         ignored := set_config(names[i], settings[(n - 1) * cardinality(names) + i], true);
@@ -84,9 +86,15 @@ begin
                null::text
           from ${rows('reading.wanted')};
       end if;
+      if apart then
+        is_read := true;
+        raise exception 'undone';
+      end if;
     exception when others then
-      class := n; id := null; row_json := null; error := sqlstate;
-      return next;
+      if not is_read then
+        class := n; id := null; row_json := null; error := sqlstate;
+        return next;
+      end if;
     end;
   end loop;
   for i in 1 .. cardinality(names) loop

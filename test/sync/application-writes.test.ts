@@ -70,6 +70,38 @@ describe('another role of the application', () => {
   })
 
   onServer(
+    'I4: writes to a table of another owner than who ran `setup` are logged by row, and ring',
+    async () => {
+      await using world = await createWorld({ tables: [features({ policies: open })] })
+      await world.admin.unsafe(`
+      do $$ begin create role lone_owner; exception when duplicate_object then null; end $$;
+      grant create, usage on schema public to lone_owner; alter table features owner to lone_owner`)
+      await install(world.admin, { tables: world.config.tables, role: 'datum_app' })
+      try {
+        const rung = Promise.withResolvers<void>()
+        const listening = await world.admin.listen('datum', () => rung.resolve())
+        // As a server holds it that sleeps.
+        const sleeper = await world.admin.reserve()
+        await sleeper.unsafe(`select pg_advisory_lock_shared(7233190524228887916)`)
+        await asWriter(world, '', `insert into features (name, geom) values ('one', ${IN_ZURICH})`)
+        await rung.promise
+        sleeper.release()
+        await listening.unlisten()
+        const entries = await world.admin`select id from datum.change where rel = 'features'::regclass`
+        expect(entries.length).toBeGreaterThan(0)
+        expect(entries.every(({ id }) => id !== null)).toBe(true)
+        // Nor may the owner write entries that stay for ever.
+        const [may] = await world.admin`
+        select has_function_privilege('lone_owner', 'datum.tidy(bigint)', 'execute') as tidy,
+               has_column_privilege('lone_owner', 'datum.change', 'xid', 'insert') as xid`
+        expect(may).toEqual({ tidy: true, xid: false })
+      } finally {
+        await world.admin.unsafe('drop owned by lone_owner cascade; drop role lone_owner')
+      }
+    },
+  )
+
+  onServer(
     'I11: writes where the triggers lost every right, as in a dump restored without privileges',
     async () => {
       await using world = await createWorld({ tables: [features({ policies: open })] })

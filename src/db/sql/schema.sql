@@ -181,17 +181,21 @@ end $$;
 -- as $1 (text[]) and returns (id, min_x, min_y, max_x, max_y, row_json). A class whose policies raise an error gets one
 -- row with its SQLSTATE (drop its other rows); the others notice nothing. A class gets its first row, and others as long
 -- as they all have no more than `length_max` characters; of the rest only the ids (row_json is null), to be asked for
--- again. The last row (class 0) has the fingerprint of `rel`.
+-- again. The last row (class 0) has the fingerprint of `rel`. `apart`: undoes whatever the policies of a class did, before
+-- it goes on with the next (what was returned stays): where they are not understood they may keep in a setting, or in a
+-- temporary table, what they found out about a user.
 -- This one plans `query` for every class. The functions `datum.read_…` of the watched tables (src/db/read-function.ts)
 -- do the same with plans that Postgres keeps; this is for tables that were altered since they were made.
 create or replace function datum.read_as(
-    names text[], settings text[], ids text[], first integer[], last integer[], length_max bigint, query text, rel oid)
+    names text[], settings text[], ids text[], first integer[], last integer[], length_max bigint, apart boolean, query text, rel oid)
   returns table (class integer, id text, min_x float8, min_y float8, max_x float8, max_y float8, row_json text, error text)
   language plpgsql volatile security invoker as $$
 declare
   ignored text;
+  is_read boolean;
 begin
   for n in 1 .. cardinality(first) loop
+    is_read := false;
     begin
       for i in 1 .. cardinality(names) loop
         ignored := set_config(names[i], settings[(n - 1) * cardinality(names) + i], true);
@@ -203,9 +207,15 @@ begin
                 null::text
            from (' || query || ') q(id, min_x, min_y, max_x, max_y, row_json)'
         using ids[first[n]:last[n]], length_max;
+      if apart then
+        is_read := true;
+        raise exception 'undone';
+      end if;
     exception when others then
-      class := n; id := null; row_json := null; error := sqlstate;
-      return next;
+      if not is_read then
+        class := n; id := null; row_json := null; error := sqlstate;
+        return next;
+      end if;
     end;
   end loop;
   for i in 1 .. cardinality(names) loop
@@ -373,7 +383,7 @@ exception when others then
 end $$;
 
 revoke all on function
-  datum.fingerprint(oid), datum.read_as(text[], text[], text[], integer[], integer[], bigint, text, oid), datum.candidates(regclass, {postgis}.geometry[]),
+  datum.fingerprint(oid), datum.read_as(text[], text[], text[], integer[], integer[], bigint, boolean, text, oid), datum.candidates(regclass, {postgis}.geometry[]),
   datum.epoch(), datum.place(),
   datum.begin_batch(text, uuid), datum.finish_batch(text, uuid, json), datum.ring(), datum.refresh(regclass),
   datum.prune(interval, interval), datum.prune(interval, interval, integer, boolean), datum.tidy(bigint)
