@@ -49,7 +49,7 @@ const BUSY_BATCHES = 3
  * Under load a batch is followed by a pause, so that the next one holds more and each change costs less: as long as the
  * batch took, within the first limit.
  */
-const PAUSE_MS_MAX = 25
+const PAUSE_MS_MAX = 10
 /**
  * Load that lasts, and brings many changes at a time, is the application's own, and leaves nine tenths of the time to it,
  * within the second limit. Batches are so large then that many of the changes in them are of the same rows.
