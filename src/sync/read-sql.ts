@@ -8,11 +8,11 @@ import { quoteIdentifier, quoteLiteral } from '../db/identifier.ts'
 import { type Envelope, rectanglesOf } from '../wire/bbox.ts'
 import type { Bbox } from '../wire/messages.ts'
 
-/** How long a row (id `$1`) is as JSON text. Column `length`. */
-export function rowLengthSql(table: Table): string {
+/** How many bytes a row (id `$1`) has as JSON in UTF-8, whatever the encoding of the database. Column `bytes`. */
+export function rowBytesSql(table: Table): string {
   const column = `t.${quoteIdentifier(table.id.column)}`
   const json = rowJsonSql(table.columns, table.postgis)
-  return `select length(${json}) as length from ${table.qualified} t where ${column} = $1::${table.id.sqlType}`
+  return `select octet_length(convert_to(${json}, 'UTF8')) as bytes from ${table.qualified} t where ${column} = $1::${table.id.sqlType}`
 }
 
 /** The ids of the rows within a box (null: of a table without geometry), at most `limit`. Column `id`. */

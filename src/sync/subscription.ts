@@ -13,7 +13,7 @@ import {
   ROW_BYTES_MAX,
   ROWS_PER_SOCKET_MAX,
   ROWS_PER_SUBSCRIPTION_MAX,
-  VIEW_FRAME_BYTES,
+  VIEW_FRAME_CHARACTERS,
 } from '../wire/limits.ts'
 import type { Bbox, EndCode, Id } from '../wire/messages.ts'
 import type { Delivery } from './delivery.ts'
@@ -26,7 +26,7 @@ import type { RowHandles } from './row-handles.ts'
 import type { RowSize } from './row-size.ts'
 import type { Subscriber } from './subscriber.ts'
 import { isInBox } from './view-box.ts'
-import { chunksOf, type ViewParts, viewFrame } from './view-frame.ts'
+import { chunksOf, isRowTooLarge, type ViewParts, viewFrame } from './view-frame.ts'
 import { type ViewSeal, viewIdentity } from './view-seal.ts'
 
 /** What a subscription asks of the hub that it belongs to. */
@@ -312,12 +312,7 @@ export class Subscription {
       if (this.#held.deleteHandle(handle)) gone.push(this.#home.handles.idOf(handle))
     }
     if (present.length + gone.length === 0) return
-    if (
-      !delivery.isOneFrame ||
-      this.#unsettled.size > 0 ||
-      gone.length > 0 ||
-      delivery.longest > ROW_BYTES_MAX
-    )
+    if (!delivery.isOneFrame || this.#unsettled.size > 0 || gone.length > 0)
       return this.#tell(present, gone, cursor)
     const before = this.#held.size
     for (const handle of presentHandles) this.#held.addHandle(handle)
@@ -415,7 +410,7 @@ export class Subscription {
         this.#dirty.add(id)
         return []
       })
-      for (const chunk of chunksOf(streamed, VIEW_FRAME_BYTES)) {
+      for (const chunk of chunksOf(streamed, VIEW_FRAME_CHARACTERS)) {
         if (generation !== this.#generation || this.#ended) return false
         const leftMs = giveUpAt - performance.now()
         if (leftMs <= 0 || (!this.subscriber.writable && !(await this.#writableWithin(leftMs)))) {
@@ -513,7 +508,7 @@ export class Subscription {
    */
   #tell(present: readonly ReadRow[], gone: readonly Id[], cursor: string | undefined): void {
     if (present.length + gone.length === 0 || this.#tooLarge(present)) return
-    const chunks = [...chunksOf(present, VIEW_FRAME_BYTES)]
+    const chunks = [...chunksOf(present, VIEW_FRAME_CHARACTERS)]
     const last = chunks.pop() ?? []
     for (const [index, chunk] of chunks.entries()) {
       if (!this.#sendRows({ rows: chunk })) {
@@ -587,7 +582,7 @@ export class Subscription {
   }
 
   #tooLarge(rows: readonly { readonly json: string }[]): boolean {
-    if (rows.every(({ json }) => json.length <= ROW_BYTES_MAX)) return false
+    if (!rows.some(({ json }) => isRowTooLarge(json))) return false
     this.end('row_too_large', `A row in view is larger than ${ROW_BYTES_MAX} bytes.`)
     return true
   }

@@ -11,7 +11,7 @@ import { ROW_BYTES_MAX } from '../wire/limits.ts'
 import type { Edit, EditOutcome } from '../wire/messages.ts'
 import { type EditStatement, editStatement, InvalidEdit } from './edit-sql.ts'
 import { settingsOf } from './principal-class.ts'
-import { rowLengthSql } from './read-sql.ts'
+import { rowBytesSql } from './read-sql.ts'
 import { rejectionOf } from './rejection.ts'
 
 export interface AppliedBatch {
@@ -161,6 +161,6 @@ async function refuseTooLarge(
   { parameters }: EditStatement,
 ): Promise<void> {
   if (JSON.stringify(parameters).length < LARGE_EDIT_CHARACTERS) return
-  const [row] = await savepoint.unsafe<{ length: number }[]>(rowLengthSql(table), [id])
-  if (row !== undefined && row.length > ROW_BYTES_MAX) throw new RowTooLarge()
+  const [row] = await savepoint.unsafe<{ bytes: number }[]>(rowBytesSql(table), [id])
+  if (row !== undefined && row.bytes > ROW_BYTES_MAX) throw new RowTooLarge()
 }
