@@ -52,7 +52,7 @@ const DEFAULT_DATA_DIR = '.datum'
 const DEFAULT_UNAUTHENTICATED_PER_IP = 4_096
 /** Some hundred megabytes for strangers at most, and open files left for everybody else. */
 const DEFAULT_UNAUTHENTICATED = 16_384
-/** About 100 bytes each: two gigabytes. */
+/** A fifth of a gigabyte where views share their rows, and five where each row is held once (src/sync/held-count.ts). */
 const DEFAULT_HELD_ROWS = 20_000_000
 
 /**

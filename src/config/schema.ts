@@ -23,7 +23,7 @@ const wholeNumber = (min: number, max: number, words: string) => z.int(words).mi
 const flag = z.boolean('must be true or false')
 
 const PORT_WORDS = 'must be a whole number from 0 (any free port) to 65535'
-const RATE_WORDS = 'must be a whole number of writes per minute and IP address, 0 for no limit'
+const RATE_WORDS = 'must be a whole number of edits per minute and IP address, 0 for no limit'
 const TOLERANCE_WORDS = `must be a whole number of seconds from 0 to ${CLOCK_TOLERANCE_SECONDS_MAX}`
 const ORIGIN_WORDS = 'must be an origin like "https://app.example.com", a list of them, or "*" for any'
 const NAME_WORDS = 'must be the name of a table, as "name" or "schema.name", each at most 63 bytes long'
