@@ -3,7 +3,7 @@
  * go together is for `load.ts` and `auth-section.ts` to say.
  */
 import { z } from 'zod'
-import { isAddressRange } from '../client-address.ts'
+import { isAddressRange } from './address-range.ts'
 import { ALGORITHMS, LOG_LEVELS } from './config.ts'
 import { isIdentifier, parseTableName } from './table-name.ts'
 

@@ -6,8 +6,7 @@
 import type { Sql, TransactionSql } from 'postgres'
 import type { Table } from './catalog.ts'
 import { rowsByIdSql } from './read-function.ts'
-import { NOT_REPLAYED, NotFromReplica, type ReplicaProof } from './reads.ts'
-import { provenSql } from './replica-proof.ts'
+import { NOT_REPLAYED, NotFromReplica, provenSql, type ReplicaProof } from './replica-proof.ts'
 
 /** Names and values of settings, as the policies will read them. */
 export type ClaimSettings = Readonly<Record<string, string>>

@@ -1,5 +1,4 @@
 /** Puts `view` frames together by splicing the JSON that Postgres made: rows are never parsed here. */
-import { ROW_BYTES_MAX } from '../wire/limits.ts'
 
 export interface ViewParts {
   readonly sub: string
@@ -18,14 +17,6 @@ export function viewFrame({ sub, rows = [], gone = [], cursor, complete, settled
   if (complete !== undefined) frame += `,"complete":${complete}`
   if (settled.length > 0) frame += `,"settled":${JSON.stringify(settled)}`
   return `${frame}}`
-}
-
-/** What one UTF-16 code unit takes in UTF-8 at most: a pair of surrogates takes four. */
-const BYTES_PER_CHARACTER_MAX = 3
-
-/** Whether a row, as JSON, has more bytes than may be sent. They are counted only where the characters leave it open. */
-export function isRowTooLarge(json: string): boolean {
-  return json.length * BYTES_PER_CHARACTER_MAX > ROW_BYTES_MAX && Buffer.byteLength(json) > ROW_BYTES_MAX
 }
 
 /** Cuts rows into runs of about `characters` of JSON, each of at least one row. */
