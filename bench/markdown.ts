@@ -12,7 +12,7 @@ import { processes } from './rows/processes.ts'
 const DOCUMENTS = join(import.meta.dir, '../docs')
 
 /** A page, and what stands between two of its lines. */
-export interface Section {
+interface Section {
   readonly page: string
   readonly begin: string
   readonly end: string

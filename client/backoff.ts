@@ -1,6 +1,6 @@
 /** How long to wait before the next try. */
 
-export interface Backoff {
+interface Backoff {
   /** Longest wait after the first failure; it doubles with each further one. */
   readonly firstMs: number
   readonly capMs: number

@@ -14,7 +14,7 @@ import { parsePlaces } from './places.ts'
 import schemaSql from './schema.sql' with { type: 'text' }
 import { signToken, TOKEN_ISSUER } from './token.ts'
 
-export interface DemoParts {
+interface DemoParts {
   /** 0: any free port. */
   readonly port: number
   readonly log: Log

@@ -9,7 +9,7 @@ import { type PayloadMember, readPayload } from './payload-text.ts'
 import { PAYLOAD_SETTING, type Principal } from './principal.ts'
 
 /** A principal that came from a token, so it has an end. */
-export interface TokenPrincipal extends Principal {
+interface TokenPrincipal extends Principal {
   readonly expiresAt: number
 }
 

@@ -28,7 +28,7 @@ export interface ConfigFlags {
   readonly host?: string | undefined
 }
 
-export interface ConfigSources {
+interface ConfigSources {
   readonly flags: ConfigFlags
   readonly environment: Readonly<Record<string, string | undefined>>
   /** The working folder: where datum.yaml is looked for and what flags and variables are relative to. */
@@ -37,7 +37,7 @@ export interface ConfigSources {
   readonly withoutKey?: boolean
 }
 
-export interface LoadedConfig {
+interface LoadedConfig {
   readonly config: Config
   /** Sentences for the log about what is allowed but probably not meant. */
   readonly warnings: readonly string[]

@@ -35,18 +35,18 @@ export const rateLimitSchema = wholeNumber(0, 1_000_000, RATE_WORDS)
 const CONNECTIONS_WORDS = 'must be a whole number of open sockets per IP address, 0 for no limit'
 const PROXIES_WORDS = 'must be an IP address or a range like "10.0.0.0/8", or a list of them'
 
-export const connectionsPerIpSchema = wholeNumber(0, 1_000_000, CONNECTIONS_WORDS)
+const connectionsPerIpSchema = wholeNumber(0, 1_000_000, CONNECTIONS_WORDS)
 
 const UNAUTHENTICATED_WORDS = 'must be a whole number of sockets without a token, 0 for no limit'
 const HELD_ROWS_WORDS = 'must be a whole number of rows, 0 for no limit'
 /** More rows than that are more memory than a machine has. */
 const HELD_ROWS_MAX = 10_000_000_000
 
-export const unauthenticatedSchema = wholeNumber(0, 1_000_000, UNAUTHENTICATED_WORDS)
+const unauthenticatedSchema = wholeNumber(0, 1_000_000, UNAUTHENTICATED_WORDS)
 
-export const heldRowsSchema = wholeNumber(0, HELD_ROWS_MAX, HELD_ROWS_WORDS)
+const heldRowsSchema = wholeNumber(0, HELD_ROWS_MAX, HELD_ROWS_WORDS)
 
-export const trustedProxiesSchema = z
+const trustedProxiesSchema = z
   .union([z.string(), z.array(z.string()).min(1, PROXIES_WORDS)], PROXIES_WORDS)
   .transform((value): readonly string[] => (typeof value === 'string' ? [value] : value))
   .refine((ranges) => ranges.every(isAddressRange), PROXIES_WORDS)

@@ -11,7 +11,7 @@ import { NOT_REPLAYED, NotFromReplica, provenSql, type ReplicaProof } from './re
 /** Names and values of settings, as the policies will read them. */
 export type ClaimSettings = Readonly<Record<string, string>>
 
-export interface PrincipalScope {
+interface PrincipalScope {
   readonly settings: ClaimSettings
   readonly access: 'read only' | 'read write'
   /** `statement_timeout` of each statement in it. */
@@ -90,7 +90,7 @@ type RawRow = readonly [
   error: string | null,
 ]
 
-export interface ReadLimits {
+interface ReadLimits {
   /** When to cancel the statement (SQLSTATE 57014); null where the transaction has a limit, or nothing can be cancelled. */
   readonly timeoutMs: number | null
   /** Characters of JSON for each class. */

@@ -19,12 +19,12 @@ import {
   walText,
 } from './replica-proof.ts'
 
-export interface ReplicaPools extends ReadPools {
+interface ReplicaPools extends ReadPools {
   /** One connection for questions about the replica itself, which nothing else holds up. */
   readonly probe: Sql
 }
 
-export interface ReadReplicaParts {
+interface ReadReplicaParts {
   readonly primary: () => ReadPools
   /** Opens connections to the replica, lazily. */
   readonly open: () => ReplicaPools

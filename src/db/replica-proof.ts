@@ -106,7 +106,7 @@ export async function pointNow(primary: Sql): Promise<{ readonly epoch: string; 
 }
 
 /** Which installation it is, and when a server was last there: to the microsecond, so no two databases have the same. */
-export interface Mark {
+interface Mark {
   readonly epoch: string
   readonly at: string
 }

@@ -6,7 +6,7 @@ import { isIP } from 'node:net'
 import { addressesWithin } from '../config/address-range.ts'
 
 /** From the peer's address and the X-Forwarded-For header (null: none) to what limits are counted by. */
-export type ClientAddress = (peer: string, forwardedFor: string | null) => string
+type ClientAddress = (peer: string, forwardedFor: string | null) => string
 
 /** `trusted`: addresses and CIDR ranges, as config/address-range.ts takes them. */
 export function clientAddressBehind(trusted: readonly string[]): ClientAddress {

@@ -3,7 +3,7 @@
 import { isSqlState, isUnavailable, QUERY_CANCELLED } from '../db/error-code.ts'
 import type { EndCode } from '../wire/messages.ts'
 
-export interface End {
+interface End {
   readonly code: EndCode
   /** Says nothing about rows, values or policies. */
   readonly message: string

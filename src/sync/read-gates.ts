@@ -21,7 +21,7 @@ const LITTLE_TIME: ReadTime = { timeoutMs: 2_000, lockTimeoutMs: 1_500 }
 /** Then the subscription ends with `timeout`. */
 const MUCH_TIME: ReadTime = { timeoutMs: 15_000, lockTimeoutMs: 5_000 }
 
-export interface ReadClass {
+interface ReadClass {
   /** Of the class and the table. */
   readonly key: string
   /** Asked when it would be its turn. */

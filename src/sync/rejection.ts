@@ -5,7 +5,7 @@
 import { isSqlState, isUnavailable, QUERY_CANCELLED } from '../db/error-code.ts'
 import type { RejectionCode } from '../wire/messages.ts'
 
-export interface Rejection {
+interface Rejection {
   readonly code: RejectionCode
   readonly message: string
 }

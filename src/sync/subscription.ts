@@ -43,7 +43,7 @@ const RETRY_MS = 500
 const WATCHED_BOXES_MAX = 8
 const GLOBE: Bbox = [-180, -90, 180, 90]
 
-export interface SubscriptionOptions {
+interface SubscriptionOptions {
   readonly name: string
   readonly bbox: Bbox | null
   readonly subscriber: Subscriber
