@@ -2,6 +2,8 @@
 import { expect, setDefaultTimeout, test } from 'bun:test'
 import { readForClasses } from '../../src/db/as-principal.ts'
 import { readTable } from '../../src/db/catalog.ts'
+import { ROW_BYTES_MAX } from '../../src/wire/limits.ts'
+import type { Edit, Json } from '../../src/wire/messages.ts'
 import { createWorld, TEST_TIMEOUT_MS, ZURICH } from '../support/fixture.ts'
 import { features } from '../support/table-spec.ts'
 
@@ -100,4 +102,37 @@ test('I9: an edit that makes a row too large in bytes is refused, whatever its c
     { status: 'applied' },
     { status: 'rejected', code: 'too_large' },
   ])
+})
+
+test('I9: small edits do not make a row too large either: a little more of a large one, and numbers that are longer written out', async () => {
+  const columns = ', a text, b text, c text, d text, n numeric[]'
+  await using world = await createWorld({ tables: [features({ columns })] })
+  const id = await world.put({ org: 'a' })
+  const bob = await world.watch({ sub: 'bob', org_id: 'a' })
+  const mallory = await world.connect({ sub: 'mallory', org_id: 'a' })
+  const codes: string[] = []
+  const edit = async (edits: Edit[]) => {
+    const outcome = await mallory.write(edits)
+    for (const one of outcome.edits) codes.push(one.status === 'applied' ? one.status : one.code)
+  }
+  const update = (more: Record<string, Json>): Edit => ({ op: 'update', id, columns: more })
+  const large = 'x'.repeat((ROW_BYTES_MAX - 10_000) / 3)
+  for (const column of ['a', 'b', 'c']) await edit([update({ [column]: large })])
+  await edit([update({ d: 'x'.repeat(20_000) })])
+  await edit([update({ a: null, b: null, c: null })])
+  // A hundred times 131,072 digits.
+  const numbers = new Array<string>(100).fill('1e131071')
+  await edit([update({ n: numbers })])
+  await edit([{ op: 'insert', columns: { id: crypto.randomUUID(), org_id: 'a', n: numbers } }])
+  await edit([{ op: 'insert', columns: { org_id: 'a', n: numbers } }])
+  expect(codes).toEqual([
+    ...['applied', 'applied', 'applied', 'too_large', 'applied'],
+    ...['too_large', 'too_large', 'too_large'],
+  ])
+  await edit([update({ name: 'last' })])
+  await bob.client.until(
+    () => bob.view.ended !== null || [...bob.view.rows.values()].some(({ name }) => name === 'last'),
+    'last',
+  )
+  expect(bob.view.ended).toBeNull()
 })
