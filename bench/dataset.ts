@@ -4,7 +4,7 @@ import { install } from '../src/db/install.ts'
 import { quietSql } from '../test/support/postgres.ts'
 import type { BenchCluster } from './cluster.ts'
 
-export interface DatasetOptions {
+interface DatasetOptions {
   readonly rows: number
   readonly tenants: number
   /** Default: rows belong to the tenant that the claim `org_id` names. */
@@ -27,7 +27,7 @@ export interface Dataset extends AsyncDisposable {
 export const BOX = [10, 45, 11, 46] as const
 
 /** The `org_id` of the tenant with this number, as SQL and as text. */
-export const TENANT_SQL = (n: string) => `('00000000-0000-4000-8000-' || lpad((${n})::text, 12, '0'))::uuid`
+const TENANT_SQL = (n: string) => `('00000000-0000-4000-8000-' || lpad((${n})::text, 12, '0'))::uuid`
 export const tenantId = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`
 
 const TENANT_POLICY = `org_id = current_setting('datum.org_id', true)::uuid`

@@ -5,7 +5,7 @@ import { median } from './statistics.ts'
 /** What one round measured, and what its floor or rival did. */
 export type Pair = readonly [measured: number, floor: number]
 
-export interface FigureOptions {
+interface FigureOptions {
   readonly of: string
   readonly unit: string
   readonly rounds: readonly Pair[]

@@ -1,18 +1,13 @@
 /**
  * `bun run bench [name…] [--rounds N] [--quick] [--json FILE] [--markdown]`: measures the rows of docs/BENCHMARKS.md on
- * this machine. Exits 0 whatever the figures are, since a busy machine is no bug; 1 if a row could not be measured.
+ * this machine; `--markdown` writes the figures of all of them into the documents (markdown.ts). Exits 0 whatever the figures are, since a busy machine is no bug; 1 if a row could not be measured.
  */
 import { parseArgs } from 'node:util'
-import { writeBenchmarksPage } from './markdown.ts'
+import { writePages } from './markdown.ts'
 import { textTable } from './report.ts'
-import type { Figure, Row } from './row.ts'
+import type { Result } from './row.ts'
 import { ROWS } from './rows.ts'
 import { createWorld } from './world.ts'
-
-export interface Result {
-  readonly row: Row
-  readonly figures: readonly Figure[]
-}
 
 const { values, positionals } = parseArgs({
   args: process.argv.slice(2),
@@ -32,7 +27,11 @@ if (unknown.length > 0 || !Number.isInteger(rounds) || rounds < 1) {
   process.exit(2)
 }
 if (values.markdown && values.quick) {
-  console.error('bench: figures of a --quick run are not for the document')
+  console.error('bench: figures of a --quick run are not for the documents')
+  process.exit(2)
+}
+if (values.markdown && positionals.length > 0) {
+  console.error('bench: --markdown writes all figures anew, so it takes no names')
   process.exit(2)
 }
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
@@ -59,5 +58,8 @@ if (values.json !== undefined) {
   const written = results.map(({ row, figures }) => ({ row: row.name, mustBe: row.mustBe, figures }))
   await Bun.write(values.json, `${JSON.stringify(written, null, 2)}\n`)
 }
-if (values.markdown) await writeBenchmarksPage(results)
+if (values.markdown) {
+  if (failed === 0) await writePages(results)
+  else console.error('bench: the documents stay as they are, since not every row could be measured')
+}
 process.exit(failed === 0 ? 0 : 1)

@@ -1,39 +1,99 @@
-/** Puts the figures of a run into docs/BENCHMARKS.md, between its two markers, and its pictures beside it; the rest is written by hand. */
+/**
+ * Puts the figures of a run of all rows into the documents, between markers, and the pictures beside them; the rest is
+ * written by hand. Those of `processes` go into docs/SCALING.md, which plans with them, all others into docs/BENCHMARKS.md.
+ */
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
-import type { Result } from './main.ts'
 import { plot } from './plot.ts'
 import { type Cells, cellsOf } from './report.ts'
+import type { Result } from './row.ts'
+import { processes } from './rows/processes.ts'
 
-const PAGE = join(import.meta.dir, '../docs/BENCHMARKS.md')
-const PICTURES = join(import.meta.dir, '../docs/bench')
-const BEGIN = '<!-- figures: made by `bun run bench --markdown` -->'
-const END = '<!-- end of figures -->'
+const DOCUMENTS = join(import.meta.dir, '../docs')
 
-export async function writeBenchmarksPage(results: readonly Result[]): Promise<void> {
-  const page = await Bun.file(PAGE).text()
-  const [before, rest = ''] = page.split(BEGIN)
-  const [, after] = rest.split(END)
-  if (after === undefined) throw new Error(`docs/BENCHMARKS.md has lost its markers ${BEGIN} and ${END}`)
-  for (const { row, figures } of results) {
-    const picture = plot(row.name, figures)
-    if (picture !== null) await Bun.write(join(PICTURES, `${row.name}.svg`), picture)
-  }
-  await Bun.write(PAGE, `${before}${BEGIN}\n${figuresOf(results)}\n${END}${after}`)
+/** A page, and what stands between two of its lines. */
+interface Section {
+  readonly page: string
+  readonly begin: string
+  readonly end: string
+  readonly content: (results: readonly Result[]) => string
 }
 
-function figuresOf(results: readonly Result[]): string {
-  const head = ['row', 'of', 'measured', 'floor', 'ratio', 'rounds', 'must be', 'met']
-  const lines = cellsOf(results).map((cells: Cells) => `| ${Object.values(cells).join(' | ')} |`)
+export const SECTIONS: readonly Section[] = [
+  {
+    page: 'BENCHMARKS.md',
+    begin: '<!-- figures: made by `bun run bench --markdown` -->',
+    end: '<!-- end of figures -->',
+    content: (results) =>
+      `${machine()}\n\n${tableOf(BENCHMARK_COLUMNS, cellsOf(results.filter(({ row }) => row !== processes)))}`,
+  },
+  {
+    page: 'SCALING.md',
+    begin: '<!-- processes: made by `bun run bench --markdown` -->',
+    end: '<!-- end of processes -->',
+    content: (results) =>
+      tableOf(
+        SCALING_COLUMNS,
+        cellsOf(results.filter(({ row }) => row === processes)).map(withoutEmptyRatio),
+      ),
+  },
+]
+
+const BENCHMARK_COLUMNS: Readonly<Partial<Cells>> = {
+  row: 'row',
+  of: 'of',
+  measured: 'measured',
+  floor: 'floor',
+  ratio: 'ratio',
+  spread: 'rounds',
+  mustBe: 'must be',
+  met: 'met',
+}
+
+const SCALING_COLUMNS: Readonly<Partial<Cells>> = {
+  of: 'of',
+  measured: 'measured',
+  floor: 'compared with',
+  ratio: 'ratio',
+  spread: 'rounds',
+}
+
+/** Writes `results`, which must be of all rows, into every page. */
+export async function writePages(results: readonly Result[]): Promise<void> {
+  for (const { row, figures } of results) {
+    const picture = plot(row.name, figures)
+    if (picture !== null) await Bun.write(join(DOCUMENTS, `bench/${row.name}.svg`), picture)
+  }
+  for (const section of SECTIONS) {
+    const path = join(DOCUMENTS, section.page)
+    await Bun.write(path, withSection(await Bun.file(path).text(), section, results))
+  }
+}
+
+/** The page's text with the section made anew. Throws where the page has lost a marker. */
+export function withSection(
+  text: string,
+  { page, begin, end, content }: Section,
+  results: readonly Result[],
+): string {
+  const [before, rest = ''] = text.split(begin)
+  const [, after] = rest.split(end)
+  if (after === undefined) throw new Error(`docs/${page} has lost its markers ${begin} and ${end}`)
+  return `${before}${begin}\n\n${content(results)}\n\n${end}${after}`
+}
+
+function machine(): string {
   const [cpu] = cpus()
-  const machine = `${cpus().length} × ${cpu?.model ?? 'unknown CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB, Bun ${Bun.version}.`
-  return [
-    '',
-    machine,
-    '',
-    `| ${head.join(' | ')} |`,
-    `|${head.map(() => '---|').join('')}`,
-    ...lines,
-    '',
-  ].join('\n')
+  return `${cpus().length} × ${cpu?.model ?? 'unknown CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB, Bun ${Bun.version}.`
+}
+
+function tableOf(columns: Readonly<Partial<Cells>>, lines: readonly Cells[]): string {
+  const keys = Object.keys(columns) as (keyof Cells)[]
+  const row = (cells: Readonly<Partial<Cells>>) => `| ${keys.map((key) => cells[key]).join(' | ')} |`
+  return [row(columns), `|${keys.map(() => '---|').join('')}`, ...lines.map(row)].join('\n')
+}
+
+/** What was compared with nothing would have itself for its ratio. */
+function withoutEmptyRatio(cells: Cells): Cells {
+  return cells.floor === '' ? { ...cells, ratio: '' } : cells
 }

@@ -1,6 +1,5 @@
 /** Results as text: the table on the terminal, and the cells that `markdown.ts` puts into the document. */
-import type { Result } from './main.ts'
-import { type Figure, isMet } from './row.ts'
+import { type Figure, isMet, type Result } from './row.ts'
 
 export interface Cells {
   readonly row: string
@@ -21,7 +20,7 @@ export function cellsOf(results: readonly Result[]): readonly Cells[] {
       measured: `${number(figure.measured)} ${figure.unit}`.trim(),
       floor: Number.isFinite(figure.floor) ? `${number(figure.floor)} ${figure.unit}`.trim() : '',
       ratio: withUnit(figure, figure.ratio),
-      spread: `${number(Math.min(...figure.rounds))}–${number(Math.max(...figure.rounds))}`,
+      spread: `${number(Math.min(...figure.rounds))} to ${number(Math.max(...figure.rounds))}`,
       mustBe: limitOf(figure),
       met: { true: 'yes', false: 'NO', null: '' }[String(isMet(figure))] ?? '',
     })),

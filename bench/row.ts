@@ -34,6 +34,12 @@ export interface Row {
   run(world: World): Promise<readonly Figure[]>
 }
 
+/** What became of a row that was measured. */
+export interface Result {
+  readonly row: Row
+  readonly figures: readonly Figure[]
+}
+
 export function isMet({ ratio, mustBe }: Figure): boolean | null {
   if (mustBe === null) return null
   return 'atMost' in mustBe ? ratio <= mustBe.atMost : ratio >= mustBe.atLeast

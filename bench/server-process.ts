@@ -12,7 +12,7 @@ export interface ServerProcess extends AsyncDisposable {
   metric(name: string): Promise<number>
 }
 
-export interface ServerOptions {
+interface ServerOptions {
   readonly databaseUrl: string
   /** What comes before the arguments. Default: Bun with the sources. */
   readonly program?: readonly string[]

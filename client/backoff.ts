@@ -1,6 +1,6 @@
 /** How long to wait before the next try. */
 
-export interface Backoff {
+interface Backoff {
   /** Longest wait after the first failure; it doubles with each further one. */
   readonly firstMs: number
   readonly capMs: number
@@ -9,7 +9,7 @@ export interface Backoff {
 /** For lost connections: quick at first, since most losses are short. */
 export const RECONNECT: Backoff = { firstMs: 1_000, capMs: 30_000 }
 
-/** After close code 4429. The server counts by the minute. */
+/** After close code 4429: this client sent more than anybody needs to, and would soon do so again. */
 export const RATE_LIMITED: Backoff = { firstMs: 20_000, capMs: 120_000 }
 
 /** For a view that the server cannot give at the moment: somebody must mend the table first. */

@@ -17,7 +17,8 @@ export interface ConnectOptions {
   readonly bbox?: Bbox | undefined
   /**
    * A JWT, or a function that returns one. The function is called on every connect and again before the token's
-   * `exp`: 60 s ahead, sooner for a token that lives shorter than two minutes. It has 20 s to answer.
+   * `exp`: 60 s ahead, or, where the token lives shorter than two minutes, when two thirds of what remained of it have
+   * passed. It has 20 s to answer.
    */
   readonly token?: Token | undefined
   /** Default: the server's first table. */

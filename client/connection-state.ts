@@ -48,7 +48,7 @@ export type ConnectionEvent =
   | { readonly type: 'restart' }
   | { readonly type: 'stop'; readonly reason: DatumError }
 
-export interface ConnectionContext {
+interface ConnectionContext {
   readonly nowMs: number
   readonly random: () => number
   readonly token: 'none' | 'static' | 'function'

@@ -18,7 +18,7 @@ const ATTEMPT_LIMIT_MS = 15_000
 /** What a browser reports when a socket ends without a close frame (RFC 6455 §7.1.5). */
 const ABNORMAL_CLOSURE = 1006
 
-export interface ConnectionParts {
+interface ConnectionParts {
   readonly environment: Environment
   readonly url: string
   /** null: no token was given. */

@@ -5,18 +5,18 @@
 import type { Clock } from './environment.ts'
 
 /** Below the 30 to 60 s after which proxies drop quiet connections. */
-export const PING_INTERVAL_MS = 25_000
+const PING_INTERVAL_MS = 25_000
 
 /** Unanswered pings after which a socket counts as dead. */
 const MISSED_MAX = 2
 
 /** How long a socket may take to show life after the device may have slept. */
-export const PROBE_MS = 5_000
+const PROBE_MS = 5_000
 
 /** A timer that is this late means that the device slept, where no event says so. */
 const SLEPT_MS = 10_000
 
-export interface HeartbeatParts {
+interface HeartbeatParts {
   readonly clock: Clock
   readonly sendPing: () => void
   readonly onDead: () => void

@@ -46,7 +46,7 @@ const HELD_BYTES_MAX = FRAME_BYTES_MAX - 4096
 /** Pause before asking again where a table changes faster than it can be read. */
 const RESUBSCRIBE_MS = 1_000
 
-export interface SubscriptionParts {
+interface SubscriptionParts {
   readonly clock: Clock
   readonly random: () => number
   readonly table: string | undefined

@@ -43,7 +43,7 @@ export function clockAheadMs({ expiresAtMs, issuedAtMs }: TokenFacts, nowMs: num
   return 0
 }
 
-export interface TokenRefreshParts {
+interface TokenRefreshParts {
   readonly source: TokenSource
   readonly environment: Pick<Environment, 'clock' | 'random'>
   /** A new token that should be sent. Its acceptance is told by {@link TokenRefresh.accepted}. */

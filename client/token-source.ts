@@ -9,7 +9,7 @@ import type { Clock } from './environment.ts'
 /** A string that stays what it is, or a function that is called whenever a token is needed. */
 export type Token = string | (() => string | Promise<string>)
 
-/** Longer than a slow login endpoint takes, shorter than the 60 s that a token has left when its refresh starts. */
+/** Longer than a slow login endpoint takes, shorter than the 60 s that a token mostly has left when its refresh starts. */
 const CALL_LIMIT_MS = 20_000
 
 export class TokenSource {

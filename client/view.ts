@@ -9,7 +9,7 @@ import { Listeners } from './listeners.ts'
 import { applyEdits, type LocalEdit, withColumn } from './local-edit.ts'
 import { idOfRow, idValue } from './row-id.ts'
 
-export interface ViewChange {
+interface ViewChange {
   /** Rows that are new or different, as they are now. */
   upserts: Row[]
   /** Ids of rows that are no longer there. */

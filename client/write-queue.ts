@@ -43,7 +43,7 @@ interface Batch {
 /** What became of a local key: the server's id, or null while unknown; `refused` if its insert was. */
 type KeyFate = { readonly id: Id | null; readonly refused: boolean }
 
-export interface WriteQueueParts {
+interface WriteQueueParts {
   readonly environment: Pick<Environment, 'clock' | 'random' | 'uuid'>
   readonly table: string | undefined
   readonly view: View

@@ -1,7 +1,14 @@
 /** Bundles the demo's page: its script with Leaflet and the client, its style, and the outlines of the world. */
 import { join } from 'node:path'
 import { OperatorError } from '../src/operator-error.ts'
-import type { PageFile } from './page-files.ts'
+
+/** A file that the demo serves. */
+export interface PageFile {
+  /** The path of its URL. */
+  readonly path: string
+  readonly contentType: string
+  readonly text: string
+}
 
 const PAGE = join(import.meta.dir, 'page')
 

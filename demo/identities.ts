@@ -3,7 +3,7 @@
  * demo's token endpoint and by its page; `schema.sql` says what the claims allow.
  */
 
-export interface Organisation {
+interface Organisation {
   readonly id: string
   readonly name: string
   readonly area: string

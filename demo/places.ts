@@ -1,7 +1,7 @@
 /** Reads the demo's sample data, as `data/make-places.ts` writes it. */
 
 /** The keys are the columns of the file, and of the record set that `run.ts` makes of them in SQL. */
-export type SamplePlace = {
+type SamplePlace = {
   readonly name: string
   readonly country: string
   readonly population: number

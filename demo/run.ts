@@ -6,14 +6,15 @@ import type { Config } from '../src/config/config.ts'
 import { type EmbeddedDatabase, openEmbedded } from '../src/db/embedded.ts'
 import type { Log } from '../src/observe/log.ts'
 import { type RunningServer, startServer } from '../src/server.ts'
+import type { PageFile } from './bundle-page.ts'
 import placesText from './data/places.tsv' with { type: 'text' }
 import { IDENTITIES } from './identities.ts'
-import { type PageFile, readPageFiles } from './page-files.ts'
+import { readPageFiles } from './page-files.ts'
 import { parsePlaces } from './places.ts'
 import schemaSql from './schema.sql' with { type: 'text' }
 import { signToken, TOKEN_ISSUER } from './token.ts'
 
-export interface DemoParts {
+interface DemoParts {
   /** 0: any free port. */
   readonly port: number
   readonly log: Log

@@ -6,7 +6,7 @@ import { SignJWT } from 'jose'
 import type { Identity } from './identities.ts'
 
 /** Short, so that one can watch the client renew it: it does so 60 seconds before the end. */
-export const TOKEN_LIFETIME_SECONDS = 120
+const TOKEN_LIFETIME_SECONDS = 120
 
 export const TOKEN_ISSUER = 'datum-demo'
 

@@ -7,7 +7,7 @@ import { SUBPROTOCOL } from './wire/limits.ts'
 /** Bytes of a request's body: nothing here takes one. Beyond, the answer is 413, and nothing of it is read. */
 export const HTTP_BODY_BYTES_MAX = 16 * 1024
 
-export interface HttpParts {
+interface HttpParts {
   readonly config: Config
   readonly metrics: Metrics
   /** Whether Postgres answers, which is what a load balancer should know. */

@@ -1,7 +1,5 @@
 /** The composition root: builds the parts, listens, and takes them down again in order. */
-import type { ServerWebSocket } from 'bun'
 import { createVerifier } from './auth/verifier.ts'
-import { clientAddressBehind } from './client-address.ts'
 import type { Config } from './config/config.ts'
 import type { Database } from './db/database.ts'
 import { OVERDUE_WRITE_CONNECTIONS, WRITE_CONNECTIONS } from './db/postgres.ts'
@@ -10,15 +8,13 @@ import { answer, HTTP_BODY_BYTES_MAX } from './http.ts'
 import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { OperatorError } from './operator-error.ts'
-import { ConnectionCount } from './session/connection-count.ts'
 import { createRateLimit } from './session/rate-limit.ts'
-import { Session, type SessionContext } from './session/session.ts'
+import type { SessionContext } from './session/session.ts'
+import { type SocketData, Sockets } from './session/sockets.ts'
 import { WaitingWrites } from './session/waiting-writes.ts'
 import { FairGate } from './sync/fair-gate.ts'
 import { Hub } from './sync/hub.ts'
 import { applyBatch } from './sync/writes.ts'
-import { CloseCode } from './wire/close-codes.ts'
-import { FRAME_BYTES_MAX, QUEUED_BYTES_MAX } from './wire/limits.ts'
 
 export interface RunningServer {
   /** `http://host:port`, with the port that was really bound. */
@@ -40,8 +36,6 @@ export interface ServerParts {
   readonly authDeadlineSeconds?: number
 }
 
-/** Sockets that say nothing for this long are pinged, and closed if they do not answer. */
-const SOCKET_IDLE_SECONDS = 120
 /** Bun ends slow responses after this; its default of 10 is short for a phone that fetches the demo. */
 const HTTP_IDLE_SECONDS = 60
 /** Batches of one user that may run at a time. */
@@ -50,13 +44,6 @@ const WRITES_PER_USER_MAX = 3
 const OVERDUE_WRITE_MS = 1_000
 /** How long a stop waits for writes under way. */
 const DRAIN_MS = 5_000
-
-interface SocketData {
-  readonly address: string
-  /** It counts among those that have not authenticated. */
-  isStranger: boolean
-  session: Session | null
-}
 
 /** Starts to serve. Rejects with an {@link OperatorError} whose message says what to do. */
 export async function startServer(parts: ServerParts): Promise<RunningServer> {
@@ -75,27 +62,6 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     onUnfit,
   })
   let isStopping = false
-  const sessions = new Set<Session>()
-  const connections = new ConnectionCount({ perAddress: config.connectionsPerIp, inAll: 0 })
-  /** Those among them that have not shown a token yet: anybody on the network can open such. */
-  const strangers = new ConnectionCount({
-    perAddress: config.unauthenticatedPerIp,
-    inAll: config.unauthenticated,
-  })
-  const clientAddress = clientAddressBehind(config.trustedProxies)
-  const addressOf = (request: Request, self: Bun.Server<SocketData>) =>
-    clientAddress(self.requestIP(request)?.address ?? '', request.headers.get('x-forwarded-for'))
-  metrics.watch({
-    sockets: () => sessions.size,
-    subscriptions: () => hub.subscriptionCount,
-    heldRows: () => hub.heldRowCount,
-    queuedBytes: () => {
-      let bytes = 0
-      for (const session of sessions) bytes += session.queuedBytes
-      return bytes
-    },
-    healthy: () => hub.healthy,
-  })
   if (database.reads.counts !== null) metrics.watchReads(database.reads.counts)
   const writeGate = new FairGate(WRITE_CONNECTIONS, WRITES_PER_USER_MAX, {
     afterMs: OVERDUE_WRITE_MS,
@@ -113,6 +79,14 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     metrics,
     ...(parts.authDeadlineSeconds !== undefined && { authDeadlineSeconds: parts.authDeadlineSeconds }),
   }
+  const sockets = new Sockets(config, context)
+  metrics.watch({
+    sockets: () => sockets.count,
+    subscriptions: () => hub.subscriptionCount,
+    heldRows: () => hub.heldRowCount,
+    queuedBytes: () => sockets.queuedBytes,
+    healthy: () => hub.healthy,
+  })
   const server = await listenOr(() => hub.stop(), config, {
     idleTimeout: HTTP_IDLE_SECONDS,
     maxRequestBodySize: HTTP_BODY_BYTES_MAX,
@@ -128,57 +102,11 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
         metrics,
         isReady: () => hub.healthy,
         isStopping: () => isStopping,
-        tooMany: (handshake) => {
-          const address = addressOf(handshake, self)
-          return connections.refusal(address) ?? strangers.refusal(address)
-        },
-        upgrade: (handshake, headers) => {
-          const data = { address: addressOf(handshake, self), session: null, isStranger: verifier !== null }
-          return self.upgrade(handshake, { headers, data })
-        },
+        tooMany: (handshake) => sockets.tooMany(handshake, self),
+        upgrade: (handshake, headers) => sockets.upgrade(handshake, self, headers),
         serveOther: parts.serveOther,
       }),
-    websocket: {
-      // Beyond this Bun drops the connection without a word; up to it the session can say 4413.
-      maxPayloadLength: 2 * FRAME_BYTES_MAX,
-      backpressureLimit: QUEUED_BYTES_MAX,
-      closeOnBackpressureLimit: true,
-      idleTimeout: SOCKET_IDLE_SECONDS,
-      sendPings: true,
-      open(socket: ServerWebSocket<SocketData>) {
-        const { address, isStranger } = socket.data
-        connections.opened(address)
-        if (isStranger) strangers.opened(address)
-        const isKnown = () => {
-          if (socket.data.isStranger) strangers.closed(address)
-          socket.data.isStranger = false
-        }
-        const session = new Session(
-          {
-            address,
-            send: (frame) => socket.send(frame),
-            queuedBytes: () => socket.getBufferedAmount(),
-            close: (code, reason) => socket.close(code, reason),
-            cutOff: () => socket.terminate(),
-            authenticated: isKnown,
-          },
-          context,
-        )
-        socket.data.session = session
-        sessions.add(session)
-      },
-      message: (socket: ServerWebSocket<SocketData>, frame: string | Buffer) =>
-        socket.data.session?.onFrame(frame),
-      drain: (socket: ServerWebSocket<SocketData>) => socket.data.session?.onDrain(),
-      close(socket: ServerWebSocket<SocketData>) {
-        const { session, address, isStranger } = socket.data
-        connections.closed(address)
-        if (isStranger) strangers.closed(address)
-        if (session === null) return
-        session.onClose()
-        sessions.delete(session)
-      },
-    },
+    websocket: sockets.handlers,
   })
   return {
     url: `http://${hostOfUrl(config.host)}:${server.port}`,
@@ -186,11 +114,7 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     unfit,
     async stop() {
       isStopping = true
-      // Listed first: a session that is closed is forgotten, and its writes may still be under way.
-      const open = [...sessions]
-      for (const session of open) session.close(CloseCode.restart, 'The server restarts. Connect again.')
-      const drained = Promise.all(open.map((session) => session.drained()))
-      await Promise.race([drained, new Promise((resolve) => setTimeout(resolve, DRAIN_MS))])
+      await Promise.race([sockets.close(), new Promise((resolve) => setTimeout(resolve, DRAIN_MS))])
       await server.stop(true)
       await hub.stop()
     },

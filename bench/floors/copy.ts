@@ -1,7 +1,7 @@
 /** The floor of a snapshot, a helper process: psql copies the same JSON to standard output, and JSON.parse takes it. */
 import { answerCommands } from '../helper-process.ts'
 
-export interface CopyArgument {
+interface CopyArgument {
   readonly psql: string
   readonly url: string
   /** The claim that the policy reads. */

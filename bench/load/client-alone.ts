@@ -1,6 +1,6 @@
 /** A helper process with a {@link DatumClient} and no server: a socket that is none feeds it frames made beforehand. */
 import { DatumClient, type WebSocketLike } from '../../client/index.ts'
-import { VIEW_FRAME_BYTES } from '../../src/wire/limits.ts'
+import { VIEW_FRAME_CHARACTERS } from '../../src/wire/limits.ts'
 import type { SubscribeMessage } from '../../src/wire/messages.ts'
 import { answerCommands } from '../helper-process.ts'
 
@@ -44,7 +44,7 @@ answerCommands({
       Bun.gc(true)
       const filling = framesOf(
         Array.from({ length: rows }, (_, n) => rowJson(n, 0)),
-        VIEW_FRAME_BYTES,
+        VIEW_FRAME_CHARACTERS,
       )
       times.fillFloor.push(parseAll(filling))
       Bun.gc(true)

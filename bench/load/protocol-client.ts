@@ -13,7 +13,7 @@ const TAIL_BYTES = 512
 const AT_TYPE = 9
 const [VIEW, AUTHENTICATED, SUBSCRIBED] = ['v', 'a', 's'].map((letter) => letter.charCodeAt(0))
 
-export interface ProtocolClientOptions {
+interface ProtocolClientOptions {
   readonly url: string
   readonly token: string
   readonly bbox: Bbox

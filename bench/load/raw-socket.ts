@@ -5,7 +5,7 @@
 import type { Socket } from 'bun'
 import { SUBPROTOCOL } from '../../src/wire/limits.ts'
 
-export interface RawSocketEvents {
+interface RawSocketEvents {
   /** One message. The bytes are only good during the call. */
   onMessage(payload: Buffer): void
   onClose(): void

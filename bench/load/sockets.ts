@@ -9,7 +9,7 @@ import { now } from '../clock.ts'
 import { answerCommands } from '../helper-process.ts'
 import { ProtocolClient } from './protocol-client.ts'
 
-export interface OpenArgument {
+interface OpenArgument {
   readonly url: string
   readonly bbox: Bbox
   /** The token's claims of each socket. */
@@ -32,7 +32,7 @@ export interface Traffic {
  * Updates are numbered in the column `rev`. The socket of user `n` is to get those numbers between `from` and
  * `from + count` that leave the remainder `n % groups` when divided by `groups`, and no others.
  */
-export interface CollectArgument {
+interface CollectArgument {
   readonly from: number
   readonly count: number
   readonly groups: number

@@ -5,7 +5,7 @@ import postgres, { type Sql } from 'postgres'
 import { now } from '../clock.ts'
 import { answerCommands } from '../helper-process.ts'
 
-export interface BurstArgument {
+interface BurstArgument {
   /** The numbers (column `n`) of the rows to change, one update and one transaction each. */
   readonly rows: readonly number[]
   /** What the first update writes to `rev`; the others count on. */
@@ -18,7 +18,7 @@ export interface Burst {
   readonly ended: number
 }
 
-export interface TrickleArgument {
+interface TrickleArgument {
   readonly perSecond: number
   readonly count: number
   /** Rows `0` to this one take turns. */

@@ -9,7 +9,7 @@ const CHANGES = 1_000
 const TIMES_MAX = 2
 const BUNDLE_KIB_MAX = 15
 
-export interface ClientTimes {
+interface ClientTimes {
   readonly fillMs: number
   readonly fillFloorMs: number
   readonly changeMs: number

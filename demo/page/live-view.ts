@@ -17,7 +17,7 @@ import type { TokenClock } from './token-clock.ts'
 /** More than this at once is not what somebody just did, but a connection that came back. */
 const NEWS_MAX = 20
 
-export interface LiveParts {
+interface LiveParts {
   readonly map: L.Map
   readonly identity: Identity
   readonly layer: PlaceLayer

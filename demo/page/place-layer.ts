@@ -6,7 +6,7 @@ import { colorOf, organisationName, type Place, seemsEditable } from './place.ts
 /** Pixels that a pressed mouse may tremble before it is a drag. */
 const DRAG_PIXELS_MIN = 4
 
-export interface PlaceIntents {
+interface PlaceIntents {
   select(id: string): void
   move(id: string, longitude: number, latitude: number): void
 }

@@ -15,7 +15,7 @@ const ARROWS: Record<string, [number, number]> = {
   ArrowDown: [0, 1],
 }
 
-export interface SelectionIntents {
+interface SelectionIntents {
   move(id: string, longitude: number, latitude: number): void
   change(id: string, columns: { name?: string; is_public?: boolean }): void
   remove(id: string): void

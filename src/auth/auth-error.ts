@@ -4,7 +4,7 @@
  */
 
 /** Every reason, with the words that the client gets. */
-export const AUTH_FAILURES = {
+const AUTH_FAILURES = {
   too_large: 'The token is too large.',
   malformed: 'The token is not a signed JWT in compact form.',
   unsupported: 'The token asks for an extension ("crit") that is not supported.',
@@ -21,7 +21,7 @@ export const AUTH_FAILURES = {
   bad_subject: 'The "sub" claim of the token must be a string, and its name in lower case.',
 } as const
 
-export type AuthFailure = keyof typeof AUTH_FAILURES
+type AuthFailure = keyof typeof AUTH_FAILURES
 
 export class AuthError extends Error {
   override readonly name = 'AuthError'

@@ -6,15 +6,12 @@
 import { CLAIMS_MAX } from '../wire/limits.ts'
 import { AuthError } from './auth-error.ts'
 import { type PayloadMember, readPayload } from './payload-text.ts'
-import type { Principal } from './principal.ts'
+import { PAYLOAD_SETTING, type Principal } from './principal.ts'
 
 /** A principal that came from a token, so it has an end. */
-export interface TokenPrincipal extends Principal {
+interface TokenPrincipal extends Principal {
   readonly expiresAt: number
 }
-
-/** The setting that holds the whole payload: the convention of PostgREST and Supabase. */
-const WHOLE_PAYLOAD_SETTING = 'request.jwt.claims'
 
 /** Names that `set_config` takes after the prefix. It also takes letters beyond ASCII, in some encodings only. */
 const SETTING_NAME = /^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*$/
@@ -34,7 +31,7 @@ export function principalFromPayload(text: string): TokenPrincipal {
   for (const { name, json } of members) {
     if (SETTING_NAME.test(name)) settings.set(`datum.${name}`, settingValue(json))
   }
-  settings.set(WHOLE_PAYLOAD_SETTING, text)
+  settings.set(PAYLOAD_SETTING, text)
 
   return { subject: subjectOf(members), settings, expiresAt: expiryOf(members) }
 }

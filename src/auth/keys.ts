@@ -7,7 +7,7 @@ import { importSPKI } from 'jose'
 import type { Algorithm, AuthConfig } from '../config/config.ts'
 import { OperatorError } from '../operator-error.ts'
 
-export interface ImportedKey {
+interface ImportedKey {
   /** Usable for `verify` with the configured algorithm only. */
   readonly key: CryptoKey
   /** Sentences for the log about a key that works but is weak. */

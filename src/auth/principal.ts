@@ -2,6 +2,10 @@
  * Who a socket speaks for. A principal is immutable: a refresh makes a new one and the session swaps it between
  * messages. Only `db/as-principal.ts` turns one into Postgres settings.
  */
+
+/** The setting that holds the whole payload as JSON: the convention of PostgREST and Supabase. */
+export const PAYLOAD_SETTING = 'request.jwt.claims'
+
 export interface Principal {
   /** The `sub` claim as text; null where the token has none, or the server has no `auth:`. A refresh may not change it. */
   readonly subject: string | null

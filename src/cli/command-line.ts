@@ -9,7 +9,7 @@ import { OperatorError } from '../operator-error.ts'
 
 export type Commands = Readonly<Record<string, CommandDef<ArgsDef>>>
 
-export interface CommandLine {
+interface CommandLine {
   /** Null where no command was named, which means {@link DEFAULT_COMMAND} unless help was asked for. */
   readonly command: string | null
   readonly wants: 'run' | 'help' | 'version'

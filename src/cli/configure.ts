@@ -4,7 +4,7 @@ import type { Config } from '../config/config.ts'
 import { type ConfigFlags, loadConfig } from '../config/load.ts'
 import { createLog, type Log } from '../observe/log.ts'
 
-export interface Configured {
+interface Configured {
   readonly config: Config
   readonly log: Log
 }

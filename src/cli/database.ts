@@ -6,7 +6,7 @@ import { errorCode, isUnavailable } from '../db/error-code.ts'
 import type { Log } from '../observe/log.ts'
 import { OperatorError } from '../operator-error.ts'
 
-export interface DatabaseUse {
+interface DatabaseUse {
   /** It waits for a statement as long as it takes. Default false: a server's statements all have limits. */
   readonly isPatient?: boolean
 }

@@ -9,7 +9,7 @@ import { authSchema } from './schema.ts'
 import { FileTooLarge, readSmallFile, SMALL_FILE_BYTES_MAX } from './small-file.ts'
 import type { YamlFile } from './yaml-file.ts'
 
-export interface AuthOutcome {
+interface AuthOutcome {
   /** Null if nothing is asked of anybody, or if there are problems. */
   readonly auth: AuthConfig | null
   readonly problems: readonly Problem[]

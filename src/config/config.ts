@@ -39,7 +39,7 @@ export interface TableConfig {
   readonly geometryColumn: string | null
 }
 
-export interface EmbeddedConfig {
+interface EmbeddedConfig {
   /** Folder of the embedded database. Default `.datum` in the working folder. */
   readonly dataDir: string
   /** SQL that is run once, when the embedded database is made; null: make a plain `features` table. */

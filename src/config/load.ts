@@ -28,7 +28,7 @@ export interface ConfigFlags {
   readonly host?: string | undefined
 }
 
-export interface ConfigSources {
+interface ConfigSources {
   readonly flags: ConfigFlags
   readonly environment: Readonly<Record<string, string | undefined>>
   /** The working folder: where datum.yaml is looked for and what flags and variables are relative to. */
@@ -37,7 +37,7 @@ export interface ConfigSources {
   readonly withoutKey?: boolean
 }
 
-export interface LoadedConfig {
+interface LoadedConfig {
   readonly config: Config
   /** Sentences for the log about what is allowed but probably not meant. */
   readonly warnings: readonly string[]
@@ -52,7 +52,7 @@ const DEFAULT_DATA_DIR = '.datum'
 const DEFAULT_UNAUTHENTICATED_PER_IP = 4_096
 /** Some hundred megabytes for strangers at most, and open files left for everybody else. */
 const DEFAULT_UNAUTHENTICATED = 16_384
-/** About 100 bytes each: two gigabytes. */
+/** A fifth of a gigabyte where views share their rows, and five where each row is held once (src/sync/held-count.ts). */
 const DEFAULT_HELD_ROWS = 20_000_000
 
 /**

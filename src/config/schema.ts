@@ -3,7 +3,7 @@
  * go together is for `load.ts` and `auth-section.ts` to say.
  */
 import { z } from 'zod'
-import { isAddressRange } from '../client-address.ts'
+import { isAddressRange } from './address-range.ts'
 import { ALGORITHMS, LOG_LEVELS } from './config.ts'
 import { isIdentifier, parseTableName } from './table-name.ts'
 
@@ -23,7 +23,7 @@ const wholeNumber = (min: number, max: number, words: string) => z.int(words).mi
 const flag = z.boolean('must be true or false')
 
 const PORT_WORDS = 'must be a whole number from 0 (any free port) to 65535'
-const RATE_WORDS = 'must be a whole number of writes per minute and IP address, 0 for no limit'
+const RATE_WORDS = 'must be a whole number of edits per minute and IP address, 0 for no limit'
 const TOLERANCE_WORDS = `must be a whole number of seconds from 0 to ${CLOCK_TOLERANCE_SECONDS_MAX}`
 const ORIGIN_WORDS = 'must be an origin like "https://app.example.com", a list of them, or "*" for any'
 const NAME_WORDS = 'must be the name of a table, as "name" or "schema.name", each at most 63 bytes long'
@@ -35,18 +35,18 @@ export const rateLimitSchema = wholeNumber(0, 1_000_000, RATE_WORDS)
 const CONNECTIONS_WORDS = 'must be a whole number of open sockets per IP address, 0 for no limit'
 const PROXIES_WORDS = 'must be an IP address or a range like "10.0.0.0/8", or a list of them'
 
-export const connectionsPerIpSchema = wholeNumber(0, 1_000_000, CONNECTIONS_WORDS)
+const connectionsPerIpSchema = wholeNumber(0, 1_000_000, CONNECTIONS_WORDS)
 
 const UNAUTHENTICATED_WORDS = 'must be a whole number of sockets without a token, 0 for no limit'
 const HELD_ROWS_WORDS = 'must be a whole number of rows, 0 for no limit'
 /** More rows than that are more memory than a machine has. */
 const HELD_ROWS_MAX = 10_000_000_000
 
-export const unauthenticatedSchema = wholeNumber(0, 1_000_000, UNAUTHENTICATED_WORDS)
+const unauthenticatedSchema = wholeNumber(0, 1_000_000, UNAUTHENTICATED_WORDS)
 
-export const heldRowsSchema = wholeNumber(0, HELD_ROWS_MAX, HELD_ROWS_WORDS)
+const heldRowsSchema = wholeNumber(0, HELD_ROWS_MAX, HELD_ROWS_WORDS)
 
-export const trustedProxiesSchema = z
+const trustedProxiesSchema = z
   .union([z.string(), z.array(z.string()).min(1, PROXIES_WORDS)], PROXIES_WORDS)
   .transform((value): readonly string[] => (typeof value === 'string' ? [value] : value))
   .refine((ranges) => ranges.every(isAddressRange), PROXIES_WORDS)

@@ -5,7 +5,7 @@ import { distance } from 'fastest-levenshtein'
  * The known name nearest to `word`, or null if none is near: of few letters one or two may be wrong (two that changed
  * places count twice), of many three. Case, dashes and underscores do not count.
  */
-export function closest(word: string, known: Iterable<string>): string | null {
+function closest(word: string, known: Iterable<string>): string | null {
   const wanted = fold(word)
   let best: string | null = null
   let bestDistance = (wanted.length < 4 ? 1 : wanted.length < 9 ? 2 : 3) + 1

@@ -6,7 +6,7 @@ export interface TableName {
 }
 
 /** Longest identifier that Postgres keeps, in bytes (NAMEDATALEN − 1). It cuts longer ones without a word. */
-export const IDENTIFIER_BYTES_MAX = 63
+const IDENTIFIER_BYTES_MAX = 63
 
 /** A part as it is, or in double quotes with "" for a quote, for names that hold a dot. */
 const PART = /(?:"((?:[^"]|"")+)"|([^".]+))/.source

@@ -9,7 +9,7 @@ import type { YamlFile } from './yaml-file.ts'
 const DEFAULT_TABLE: TableName = { schema: 'public', name: 'features' }
 const DEFAULT_ID_COLUMN = 'id'
 
-export interface TablesOutcome {
+interface TablesOutcome {
   /** Never empty. */
   readonly tables: readonly TableConfig[]
   readonly problems: readonly Problem[]

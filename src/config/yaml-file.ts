@@ -46,7 +46,7 @@ export async function readYamlFile(path: string, folder: string): Promise<YamlFi
 }
 
 /** Judges the text of a file that is shown to the operator as `name`. */
-export function parseYamlFile(text: string, name: string): YamlFile {
+function parseYamlFile(text: string, name: string): YamlFile {
   const lines = new LineCounter()
   // Pretty errors quote the line, which may hold a secret. Keys that are no text would be printed as a warning.
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true })

@@ -6,13 +6,12 @@
 import type { Sql, TransactionSql } from 'postgres'
 import type { Table } from './catalog.ts'
 import { rowsByIdSql } from './read-function.ts'
-import { NOT_REPLAYED, NotFromReplica, type ReplicaProof } from './reads.ts'
-import { provenSql } from './replica-proof.ts'
+import { NOT_REPLAYED, NotFromReplica, provenSql, type ReplicaProof } from './replica-proof.ts'
 
 /** Names and values of settings, as the policies will read them. */
 export type ClaimSettings = Readonly<Record<string, string>>
 
-export interface PrincipalScope {
+interface PrincipalScope {
   readonly settings: ClaimSettings
   readonly access: 'read only' | 'read write'
   /** `statement_timeout` of each statement in it. */
@@ -91,7 +90,7 @@ type RawRow = readonly [
   error: string | null,
 ]
 
-export interface ReadLimits {
+interface ReadLimits {
   /** When to cancel the statement (SQLSTATE 57014); null where the transaction has a limit, or nothing can be cancelled. */
   readonly timeoutMs: number | null
   /** Characters of JSON for each class. */

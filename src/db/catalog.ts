@@ -12,7 +12,7 @@ import { NO_CLAIMS, type PolicyReads, readPolicies } from './policies.ts'
 import { READ_FUNCTION_ARGUMENTS, readDigest, readFunctionName } from './read-function.ts'
 
 /** The id column's SQL type, which is what ids from clients are cast to. All have leakproof equality. */
-export type IdSqlType = 'uuid' | 'text' | 'int2' | 'int4' | 'int8'
+type IdSqlType = 'uuid' | 'text' | 'int2' | 'int4' | 'int8'
 
 export interface Table {
   readonly config: TableConfig

@@ -30,7 +30,7 @@ export interface EmbeddedDatabase extends Database {
   asOwner<T>(work: (owner: Sql) => Promise<T>): Promise<T>
 }
 
-export interface EmbeddedParts {
+interface EmbeddedParts {
   /** Folder for the data, made if it is missing; null: in memory, gone with the process. */
   readonly dataDir: string | null
   /** Run once, when the database is made; null: a plain `features` table. */

@@ -6,6 +6,9 @@ export function errorCode(error: unknown): string {
   return typeof code === 'string' ? code : error instanceof Error ? error.name : 'unknown error'
 }
 
+/** SQLSTATE query_canceled: a time limit ran out, or somebody cancelled the statement. */
+export const QUERY_CANCELLED = '57014'
+
 /** Every SQLSTATE has a digit, which tells it from the five letters of EPIPE. */
 const SQLSTATE = /^(?=.*\d)[0-9A-Z]{5}$/
 

@@ -10,7 +10,7 @@ export interface TreeNode {
 }
 
 /** The bytes of a constant as Postgres keeps it. */
-export interface TreeBytes {
+interface TreeBytes {
   readonly bytes: readonly number[]
 }
 

@@ -21,7 +21,9 @@
  *
  * What was concluded holds as long as `datum.fingerprint` does not change: it covers everything that is followed here.
  */
+
 import type { Sql } from 'postgres'
+import { PAYLOAD_SETTING } from '../auth/principal.ts'
 import { isList, isNode, type TreeNode, type TreeValue } from './node-tree.ts'
 import {
   type FunctionCode,
@@ -58,9 +60,6 @@ export interface Reading {
 
 /** Reads that depend on no claim. */
 export const NO_CLAIMS: Reading = { settings: new Set(), payloadKeys: new Set() }
-
-/** The setting that holds the whole payload as JSON. */
-export const PAYLOAD_SETTING = 'request.jwt.claims'
 
 export async function readPolicies(sql: Sql, tableOid: number): Promise<PolicyReads> {
   const code = await loadPolicyCode(sql, tableOid)

@@ -36,7 +36,7 @@ export interface FunctionCode {
   readonly builtIn: string | null
 }
 
-export interface RelationCode {
+interface RelationCode {
   /** USING of the policies FOR SELECT and FOR ALL, if row security is on, whichever role they are for. */
   readonly policies: readonly Tree[]
 }

@@ -35,7 +35,7 @@ const CLOSE_SECONDS = 2
 /** Settings that the text form of values depends on. Both pass through a transaction-mode pooler. */
 const SESSION_SETTINGS = { TimeZone: 'UTC', DateStyle: 'ISO, MDY' }
 
-export interface PostgresOptions {
+interface PostgresOptions {
   /** How long a connection that was asked may say nothing; null for who has statements that may take their time. */
   readonly answerSeconds?: number | null
   /** Of a streaming replica to read from. */

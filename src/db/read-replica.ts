@@ -5,11 +5,12 @@
 import type { Sql } from 'postgres'
 import type { Log } from '../observe/log.ts'
 import { OperatorError } from '../operator-error.ts'
-import { errorCode, isUnavailable } from './error-code.ts'
-import { NOT_REPLAYED, type ReadPools, type ReadSource, type Reads } from './reads.ts'
+import { errorCode, isUnavailable, QUERY_CANCELLED } from './error-code.ts'
+import type { ReadPools, ReadSource, Reads } from './reads.ts'
 import {
   leaveMark,
   markOf,
+  NOT_REPLAYED,
   pointNow,
   replayedAt,
   type Standing,
@@ -18,12 +19,12 @@ import {
   walText,
 } from './replica-proof.ts'
 
-export interface ReplicaPools extends ReadPools {
+interface ReplicaPools extends ReadPools {
   /** One connection for questions about the replica itself, which nothing else holds up. */
   readonly probe: Sql
 }
 
-export interface ReadReplicaParts {
+interface ReadReplicaParts {
   readonly primary: () => ReadPools
   /** Opens connections to the replica, lazily. */
   readonly open: () => ReplicaPools
@@ -47,8 +48,6 @@ const WATCH_MS = 1_000
 const SAY_AGAIN_MS = 60_000
 const PROOF_ATTEMPTS = 5
 
-/** SQLSTATE query_canceled: a limit of the server's own, which the primary would run into as well. */
-const CANCELLED = '57014'
 /** What a server in recovery cannot do: feature_not_supported, read_only_sql_transaction (Postgres §27.4.1). */
 const UNABLE = new Set(['0A000', '25006'])
 
@@ -120,7 +119,8 @@ export class ReadReplica implements Reads {
         this.counts.replica++
         return result
       } catch (error) {
-        if (errorCode(error) === CANCELLED) throw error
+        // A limit of the server's own, which the primary would run into as well.
+        if (errorCode(error) === QUERY_CANCELLED) throw error
         this.#failed(error)
       } finally {
         clearInterval(watch)

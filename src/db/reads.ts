@@ -5,14 +5,7 @@
 import type { Sql } from 'postgres'
 import type { ReadForClasses } from './as-principal.ts'
 import type { Table } from './catalog.ts'
-
-/** What a statement on a replica must find true before it reads: see `replica-proof.ts`. */
-export interface ReplicaProof {
-  /** The position in the WAL (`pg_lsn` as text) up to which the replica must have replayed. */
-  readonly replayed: string
-  /** Which run of which replica it is. */
-  readonly run: string
-}
+import { NotFromReplica, type ReplicaProof } from './replica-proof.ts'
 
 export interface ReadPools {
   /** As {@link Database.sql}. */
@@ -25,16 +18,6 @@ export interface ReadSource extends ReadPools {
   /** Null: this is the primary. */
   readonly proof: ReplicaProof | null
 }
-
-/** A replica's answer is not to be used; the primary is asked. `code`: an SQLSTATE, or a word. */
-export class NotFromReplica extends Error {
-  constructor(readonly code: string) {
-    super('the replica cannot answer this')
-  }
-}
-
-/** The code of a {@link NotFromReplica} that has not replayed as much as it must, or is not what it was. */
-export const NOT_REPLAYED = 'not replayed'
 
 /**
  * An error or another table than expected is no answer where a replica says so, which may not be able to do what the

@@ -4,6 +4,24 @@
  */
 import type { Sql } from 'postgres'
 
+/** What a statement on a replica must find true before it reads: see {@link provenSql}. */
+export interface ReplicaProof {
+  /** The position in the WAL (`pg_lsn` as text) up to which the replica must have replayed. */
+  readonly replayed: string
+  /** Which run of which replica it is. */
+  readonly run: string
+}
+
+/** A replica's answer is not to be used; the primary is asked. `code`: an SQLSTATE, or a word. */
+export class NotFromReplica extends Error {
+  constructor(readonly code: string) {
+    super('the replica cannot answer this')
+  }
+}
+
+/** The code of a {@link NotFromReplica} that has not replayed as much as it must, or is not what it was. */
+export const NOT_REPLAYED = 'not replayed'
+
 /** The number of a `pg_lsn`: bytes of WAL. */
 export function walPosition(lsn: string): bigint {
   const [high = '0', low = '0'] = lsn.split('/')
@@ -88,7 +106,7 @@ export async function pointNow(primary: Sql): Promise<{ readonly epoch: string; 
 }
 
 /** Which installation it is, and when a server was last there: to the microsecond, so no two databases have the same. */
-export interface Mark {
+interface Mark {
   readonly epoch: string
   readonly at: string
 }

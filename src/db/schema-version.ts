@@ -13,7 +13,7 @@ export const SCHEMA_VERSION = 2
  */
 export const OLDEST_SERVER = 2
 
-export type SchemaFitness =
+type SchemaFitness =
   | { readonly state: 'fit' }
   | { readonly state: 'absent' | 'outdated' | 'newer'; readonly problem: string }
 

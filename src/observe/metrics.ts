@@ -1,7 +1,7 @@
 /** Counts what happens, for `/metrics` in the Prometheus text format. The rest of the code only says what it did. */
 import { Counter, Gauge, Registry } from 'prom-client'
 
-export interface Gauges {
+interface Gauges {
   readonly sockets: () => number
   readonly subscriptions: () => number
   readonly heldRows: () => number

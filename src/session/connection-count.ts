@@ -3,7 +3,7 @@
 /** Who would have too many with one more: the address, or everybody together. */
 export type TooMany = 'address' | 'server'
 
-export interface ConnectionLimits {
+interface ConnectionLimits {
   /** Sockets of one address; 0: no limit. */
   readonly perAddress: number
   /** Sockets of all addresses together; 0: no limit. */

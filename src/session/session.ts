@@ -13,6 +13,7 @@ import type { Opened, OpenOptions } from '../sync/hub.ts'
 import type { Subscriber } from '../sync/subscriber.ts'
 import type { Subscription } from '../sync/subscription.ts'
 import { bboxProblem } from '../wire/bbox.ts'
+import { isLonger } from '../wire/byte-length.ts'
 import { CloseCode } from '../wire/close-codes.ts'
 import { BadMessage, decodeClientMessage } from '../wire/decode.ts'
 import {
@@ -330,9 +331,4 @@ function boxProblem(table: Table, bbox: SubscribeMessage['bbox']): string | null
   if (table.geometry === null)
     return bbox === undefined ? null : 'This table has no geometry and takes no bbox.'
   return bbox === undefined ? 'This table needs a bbox: [west, south, east, north].' : bboxProblem(bbox)
-}
-
-/** Whether a text has more bytes than that in UTF-8, where a UTF-16 unit has at most three. */
-function isLonger(text: string, bytes: number): boolean {
-  return text.length * 3 > bytes && Buffer.byteLength(text) > bytes
 }

@@ -26,7 +26,7 @@ export interface WriteTarget {
   readonly metrics: Metrics
 }
 
-export interface WriteReplies {
+interface WriteReplies {
   reply(message: ServerMessage): void
   /** The batch is in the database; its effect will come by the feed. */
   committed(table: Table, batch: string, xid: bigint): void

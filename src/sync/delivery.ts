@@ -3,7 +3,7 @@
  * frame for all of them but those that have more to be told. `table-hub.ts` makes it, `subscription.ts` sends it.
  */
 import type { ReadRow } from '../db/as-principal.ts'
-import { VIEW_FRAME_BYTES } from '../wire/limits.ts'
+import { VIEW_FRAME_CHARACTERS } from '../wire/limits.ts'
 import { viewFrame } from './view-frame.ts'
 
 export class Delivery {
@@ -13,9 +13,7 @@ export class Delivery {
   readonly presentHandles: readonly number[]
   /** Handles of rows that are not in view, likewise. */
   readonly absentHandles: readonly number[]
-  /** The longest of `present`, in characters. */
-  readonly longest: number
-  /** Whether `present` fits into one frame. */
+  /** Whether `present` fits into one frame. Then no row of it is too large to be sent, either. */
   readonly isOneFrame: boolean
   readonly #frames = new Map<string, string>()
 
@@ -28,13 +26,8 @@ export class Delivery {
     this.presentHandles = presentHandles
     this.absentHandles = absentHandles
     let length = 0
-    let longest = 0
-    for (const { json } of present) {
-      length += json.length
-      longest = Math.max(longest, json.length)
-    }
-    this.longest = longest
-    this.isOneFrame = length < VIEW_FRAME_BYTES
+    for (const { json } of present) length += json.length
+    this.isOneFrame = length < VIEW_FRAME_CHARACTERS
   }
 
   /** The frame for a subscription of that name that has nothing else to be told. */

@@ -8,6 +8,7 @@ import { isSpatial } from '../db/columns.ts'
 import { quoteIdentifier, quoteLiteral } from '../db/identifier.ts'
 import { ID_LENGTH_MAX } from '../wire/limits.ts'
 import type { Edit, Json, Row } from '../wire/messages.ts'
+import { bytesSql } from './read-sql.ts'
 
 /** Postgres cuts identifiers at 63 bytes (Postgres §4.1.1). */
 const COLUMN_NAME_LENGTH_MAX = 63
@@ -21,6 +22,8 @@ export interface EditStatement {
   readonly parameters: readonly (string | Row)[]
   /** The id if it is known before the statement ran; otherwise the statement returns it as `id`. */
   readonly id: string | null
+  /** How large the row has become: the statement returns it as `bytes`; it is to be asked; or nothing has become of it. */
+  readonly size: 'returned' | 'unknown' | 'none'
 }
 
 export function editStatement(table: Table, edit: Edit): EditStatement {
@@ -31,7 +34,12 @@ export function editStatement(table: Table, edit: Edit): EditStatement {
       return updateStatement(table, canonicalId(table, edit.id), edit.columns)
     case 'delete': {
       const id = canonicalId(table, edit.id)
-      return { text: `delete from ${table.qualified} t where ${idIs(table, 1)}`, parameters: [id], id }
+      return {
+        text: `delete from ${table.qualified} t where ${idIs(table, 1)}`,
+        parameters: [id],
+        id,
+        size: 'none',
+      }
     }
   }
 }
@@ -39,18 +47,27 @@ export function editStatement(table: Table, edit: Edit): EditStatement {
 function insertStatement(table: Table, values: Row): EditStatement {
   const columns = columnsOf(table, values)
   const given = values[table.id.column]
-  // RETURNING needs the new row to pass the policies for SELECT too, which an insert does not; so the id is only asked
-  // for where Postgres makes it.
-  const returning = given === undefined ? ` returning ${quoteIdentifier(table.id.column)}::text as id` : ''
+  // RETURNING needs the new row to pass the policies for SELECT too, which an insert does not; so the id, and the size, are
+  // only asked for where Postgres makes it.
+  const returning =
+    given === undefined
+      ? ` returning t.${quoteIdentifier(table.id.column)}::text as id, ${bytesSql(table)} as bytes`
+      : ''
   if (columns.length === 0) {
-    return { text: `insert into ${table.qualified} default values${returning}`, parameters: [], id: null }
+    return {
+      text: `insert into ${table.qualified} as t default values${returning}`,
+      parameters: [],
+      id: null,
+      size: 'returned',
+    }
   }
   const names = columns.map(({ name }) => quoteIdentifier(name)).join(', ')
   const sources = columns.map((column) => valueSql(table, column)).join(', ')
   return {
-    text: `insert into ${table.qualified} (${names}) select ${sources} from ${recordSql(columns)}${returning}`,
+    text: `insert into ${table.qualified} as t (${names}) select ${sources} from ${recordSql(columns)}${returning}`,
     parameters: [values],
     id: given === undefined ? null : canonicalId(table, given),
+    size: given === undefined ? 'returned' : 'unknown',
   }
 }
 
@@ -66,9 +83,11 @@ function updateStatement(table: Table, id: string, values: Row): EditStatement {
     .map((column) => `${quoteIdentifier(column.name)} = ${valueSql(table, column)}`)
     .join(', ')
   return {
-    text: `update ${table.qualified} t set ${assignments} from ${recordSql(columns)} where ${idIs(table, 2)}`,
+    // The policies for SELECT hold here anyway, since the statement looks for the row (PostgreSQL, CREATE POLICY).
+    text: `update ${table.qualified} t set ${assignments} from ${recordSql(columns)} where ${idIs(table, 2)} returning ${bytesSql(table)} as bytes`,
     parameters: [values, id],
     id,
+    size: 'returned',
   }
 }
 

@@ -1,9 +1,9 @@
 /** What the error of a read means for the subscription that it was for. Errors deny (invariant 8). */
 
-import { isSqlState, isUnavailable } from '../db/error-code.ts'
+import { isSqlState, isUnavailable, QUERY_CANCELLED } from '../db/error-code.ts'
 import type { EndCode } from '../wire/messages.ts'
 
-export interface End {
+interface End {
   readonly code: EndCode
   /** Says nothing about rows, values or policies. */
   readonly message: string
@@ -17,7 +17,7 @@ export function endOf(code: string): End {
     return { code: 'forbidden', message: 'The database role may not read this table.', isFinal: true }
   }
   // statement_timeout. Cancelled by an operator looks the same.
-  if (code === '57014') {
+  if (code === QUERY_CANCELLED) {
     return { code: 'timeout', message: 'Reading this view took too long.', isFinal: true }
   }
   if (isUnavailable({ code }))

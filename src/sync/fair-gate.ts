@@ -4,7 +4,7 @@
  */
 
 /** Room beside the places for work that takes long, so that a few of that kind do not hold up all that is quick. */
-export interface OverdueRoom {
+interface OverdueRoom {
   /** Work that is inside for this long gives its place to the next and goes on in this room, if there is room. */
   readonly afterMs: number
   readonly places: number

@@ -1,6 +1,6 @@
 /**
- * The rows that one client holds, as handles (row-handles.ts) in an open-addressing hash table of 32-bit words: eight
- * bytes a row at the least and sixteen at the most, where a `Set` of strings takes ten times as much.
+ * The rows that one client holds, as handles (row-handles.ts) in an open-addressing hash table of 32-bit words: five to
+ * eleven bytes a row in a view that grows, where a `Set` of strings takes ten times as much.
  */
 import type { Id } from '../wire/messages.ts'
 import type { RowHandles } from './row-handles.ts'

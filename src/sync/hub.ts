@@ -136,10 +136,6 @@ export class Hub {
     return this.#healthy
   }
 
-  get tables(): readonly Table[] {
-    return this.#tables.map(({ table }) => table)
-  }
-
   /** Rows that all subscriptions hold. */
   get heldRowCount(): number {
     return this.#heldCount.inAll

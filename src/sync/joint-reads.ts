@@ -6,7 +6,7 @@
 import type { ClassRead, ClassResult } from '../db/as-principal.ts'
 import { isUnavailable } from '../db/error-code.ts'
 import type { Id } from '../wire/messages.ts'
-import type { ReadFor, ViewReader } from './subscription.ts'
+import type { ReadFor, ViewReader } from './subscription-home.ts'
 
 interface Request {
   readonly reader: ReadFor

@@ -26,11 +26,6 @@ export class ParkedViews {
     this.#now = now
   }
 
-  /** Rows in all sets. */
-  get rowCount(): number {
-    return this.#rows
-  }
-
   /** Takes a set over, if it has none of the kind. Whether it did. */
   park(sealedCursor: string, held: HeldSet): boolean {
     const before = this.#views.get(sealedCursor)

@@ -3,10 +3,9 @@
  * (db/policies.ts). Everybody in a class sees the same rows, so the database is asked once for all of them.
  */
 import { projectPayload } from '../auth/payload-text.ts'
-import type { Principal } from '../auth/principal.ts'
+import { PAYLOAD_SETTING, type Principal } from '../auth/principal.ts'
 import type { ClaimSettings } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
-import { PAYLOAD_SETTING } from '../db/policies.ts'
 
 export interface PrincipalClass {
   /** Equal for two principals exactly if they may share a read of this table. */

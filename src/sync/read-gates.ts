@@ -3,7 +3,7 @@
  * narrow one beside it, with much, for classes whose policies are slow (slow-classes.ts). So those wait for each other,
  * and others wait for them no longer than the little.
  */
-import { errorCode } from '../db/error-code.ts'
+import { errorCode, QUERY_CANCELLED } from '../db/error-code.ts'
 import { READ_CONNECTIONS, SLOW_READ_CONNECTIONS } from '../db/postgres.ts'
 import { FairGate } from './fair-gate.ts'
 
@@ -21,7 +21,7 @@ const LITTLE_TIME: ReadTime = { timeoutMs: 2_000, lockTimeoutMs: 1_500 }
 /** Then the subscription ends with `timeout`. */
 const MUCH_TIME: ReadTime = { timeoutMs: 15_000, lockTimeoutMs: 5_000 }
 
-export interface ReadClass {
+interface ReadClass {
   /** Of the class and the table. */
   readonly key: string
   /** Asked when it would be its turn. */
@@ -82,7 +82,7 @@ export class ReadGates {
     try {
       return await work()
     } catch (error) {
-      if (errorCode(error) === CANCELLED) queue.hopelessBefore = (since + performance.now()) / 2
+      if (errorCode(error) === QUERY_CANCELLED) queue.hopelessBefore = (since + performance.now()) / 2
       throw error
     }
   }
@@ -97,16 +97,13 @@ async function inLittleTime<T>(
   try {
     return { result: await work(LITTLE_TIME) }
   } catch (error) {
-    if (errorCode(error) !== CANCELLED) throw error
+    if (errorCode(error) !== QUERY_CANCELLED) throw error
     noteSlow()
     return null
   }
 }
 
-/** SQLSTATE query_canceled. */
-export const CANCELLED = '57014'
-
 /** What Postgres would have said after as long a time. */
 class TimeIsUp extends Error {
-  readonly code = CANCELLED
+  readonly code = QUERY_CANCELLED
 }

@@ -8,11 +8,15 @@ import { quoteIdentifier, quoteLiteral } from '../db/identifier.ts'
 import { type Envelope, rectanglesOf } from '../wire/bbox.ts'
 import type { Bbox } from '../wire/messages.ts'
 
-/** How long a row (id `$1`) is as JSON text. Column `length`. */
-export function rowLengthSql(table: Table): string {
+/** How many bytes the row of alias `t` has as JSON in UTF-8, whatever the encoding of the database. */
+export function bytesSql({ columns, postgis }: Table): string {
+  return `octet_length(convert_to(${rowJsonSql(columns, postgis)}, 'UTF8'))`
+}
+
+/** The same of a row by its id, `$1`. Column `bytes`. */
+export function rowBytesSql(table: Table): string {
   const column = `t.${quoteIdentifier(table.id.column)}`
-  const json = rowJsonSql(table.columns, table.postgis)
-  return `select length(${json}) as length from ${table.qualified} t where ${column} = $1::${table.id.sqlType}`
+  return `select ${bytesSql(table)} as bytes from ${table.qualified} t where ${column} = $1::${table.id.sqlType}`
 }
 
 /** The ids of the rows within a box (null: of a table without geometry), at most `limit`. Column `id`. */

@@ -2,10 +2,10 @@
  * What a database error means for the edit that raised it. Messages name columns and constraints, which the client can
  * see anyway, and never values: Postgres's own texts quote rows, also rows that the writer cannot see.
  */
-import { isSqlState, isUnavailable } from '../db/error-code.ts'
+import { isSqlState, isUnavailable, QUERY_CANCELLED } from '../db/error-code.ts'
 import type { RejectionCode } from '../wire/messages.ts'
 
-export interface Rejection {
+interface Rejection {
   readonly code: RejectionCode
   readonly message: string
 }
@@ -39,7 +39,7 @@ export function rejectionOf(error: unknown): Rejection | null {
     case '54001':
     case '54011':
       return { code: 'too_large', message: 'The edit is too large for the database.' }
-    case '57014':
+    case QUERY_CANCELLED:
     case '55P03':
       return { code: 'timeout', message: 'The edit took too long, or had to wait too long for another.' }
     case 'P0001':

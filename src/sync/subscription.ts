@@ -5,71 +5,26 @@
  */
 import type { Principal } from '../auth/principal.ts'
 import type { ClassResult, ReadRow } from '../db/as-principal.ts'
-import type { Table } from '../db/catalog.ts'
-import { type ClientCursor, formatCursor, isVisible, type Snapshot } from '../db/cursor.ts'
+import { type ClientCursor, formatCursor, isVisible } from '../db/cursor.ts'
 import { errorCode } from '../db/error-code.ts'
+import { isLonger } from '../wire/byte-length.ts'
 import {
   GONE_IDS_MAX,
   ROW_BYTES_MAX,
   ROWS_PER_SOCKET_MAX,
   ROWS_PER_SUBSCRIPTION_MAX,
-  VIEW_FRAME_BYTES,
+  VIEW_FRAME_CHARACTERS,
 } from '../wire/limits.ts'
 import type { Bbox, EndCode, Id } from '../wire/messages.ts'
 import type { Delivery } from './delivery.ts'
 import { endOf } from './end-code.ts'
-import type { HeldCount } from './held-count.ts'
 import { HeldSet } from './held-set.ts'
-import type { ParkedViews } from './parked-views.ts'
 import { classOf, type PrincipalClass } from './principal-class.ts'
-import type { RowHandles } from './row-handles.ts'
-import type { RowSize } from './row-size.ts'
 import type { Subscriber } from './subscriber.ts'
+import { type SubscriptionHome, TableChanged } from './subscription-home.ts'
 import { isInBox } from './view-box.ts'
 import { chunksOf, type ViewParts, viewFrame } from './view-frame.ts'
-import { type ViewSeal, viewIdentity } from './view-seal.ts'
-
-/** What a subscription asks of the hub that it belongs to. */
-export interface SubscriptionHome {
-  readonly table: Table
-  /** The text of the cursor up to where changes have been handed out. */
-  readonly cursorText: string
-  readonly snapshot: Snapshot
-  readonly reader: ViewReader
-  readonly rowSize: RowSize
-  readonly handles: RowHandles
-  readonly seal: ViewSeal
-  readonly parked: ParkedViews
-  readonly heldCount: HeldCount
-  unregister(subscription: Subscription): void
-  /** It waits for the effect of a batch: ask it when the feed has moved (`reportSettled`). */
-  awaitsBatch(subscription: Subscription): void
-  moved(subscription: Subscription): void
-  /** The table is not what a read was made for: look again, then tell every subscription. Never rejects. */
-  tableChanged(): Promise<void>
-}
-
-/** Who reads: the claims to read under, and the socket that it counts for. */
-export interface ReadFor {
-  readonly class: PrincipalClass
-  readonly subscriber: Subscriber
-}
-
-/** The reads of a subscription that catches up. Each rejects with a database error, or with {@link TableChanged}. */
-export interface ViewReader {
-  /** Ids in view; one more than the limit means too many. */
-  ids(reader: ReadFor, bbox: Bbox | null): Promise<readonly Id[]>
-  rows(reader: ReadFor, ids: readonly Id[]): Promise<ClassResult>
-  /** Streams the rows in view, large ones without their JSON. `take` gets runs of them; when it resolves to false the reading stops. */
-  stream(
-    reader: ReadFor,
-    bbox: Bbox | null,
-    take: (rows: readonly { readonly id: Id; readonly json: string | null }[]) => Promise<boolean>,
-  ): Promise<void>
-}
-
-/** The table's columns or policies are others than the reader believed. Nothing that was read may be sent. */
-export class TableChanged extends Error {}
+import { viewIdentity } from './view-seal.ts'
 
 /**
  * How much of the view must be compared with the database: nothing; which rows are in it (after a claims swap or a new
@@ -88,11 +43,11 @@ const RETRY_MS = 500
 const WATCHED_BOXES_MAX = 8
 const GLOBE: Bbox = [-180, -90, 180, 90]
 
-export interface SubscriptionOptions {
+interface SubscriptionOptions {
   readonly name: string
   readonly bbox: Bbox | null
   readonly subscriber: Subscriber
-  readonly home: SubscriptionHome
+  readonly home: SubscriptionHome<Subscription>
   /** What a resuming client says it holds. */
   readonly held: HeldSet
 }
@@ -100,7 +55,7 @@ export interface SubscriptionOptions {
 export class Subscription {
   readonly name: string
   readonly subscriber: Subscriber
-  readonly #home: SubscriptionHome
+  readonly #home: SubscriptionHome<Subscription>
   #held: HeldSet
   /** How many of them the home has been told of. */
   #heldTold = 0
@@ -312,12 +267,7 @@ export class Subscription {
       if (this.#held.deleteHandle(handle)) gone.push(this.#home.handles.idOf(handle))
     }
     if (present.length + gone.length === 0) return
-    if (
-      !delivery.isOneFrame ||
-      this.#unsettled.size > 0 ||
-      gone.length > 0 ||
-      delivery.longest > ROW_BYTES_MAX
-    )
+    if (!delivery.isOneFrame || this.#unsettled.size > 0 || gone.length > 0)
       return this.#tell(present, gone, cursor)
     const before = this.#held.size
     for (const handle of presentHandles) this.#held.addHandle(handle)
@@ -415,7 +365,7 @@ export class Subscription {
         this.#dirty.add(id)
         return []
       })
-      for (const chunk of chunksOf(streamed, VIEW_FRAME_BYTES)) {
+      for (const chunk of chunksOf(streamed, VIEW_FRAME_CHARACTERS)) {
         if (generation !== this.#generation || this.#ended) return false
         const leftMs = giveUpAt - performance.now()
         if (leftMs <= 0 || (!this.subscriber.writable && !(await this.#writableWithin(leftMs)))) {
@@ -513,7 +463,7 @@ export class Subscription {
    */
   #tell(present: readonly ReadRow[], gone: readonly Id[], cursor: string | undefined): void {
     if (present.length + gone.length === 0 || this.#tooLarge(present)) return
-    const chunks = [...chunksOf(present, VIEW_FRAME_BYTES)]
+    const chunks = [...chunksOf(present, VIEW_FRAME_CHARACTERS)]
     const last = chunks.pop() ?? []
     for (const [index, chunk] of chunks.entries()) {
       if (!this.#sendRows({ rows: chunk })) {
@@ -587,7 +537,7 @@ export class Subscription {
   }
 
   #tooLarge(rows: readonly { readonly json: string }[]): boolean {
-    if (rows.every(({ json }) => json.length <= ROW_BYTES_MAX)) return false
+    if (!rows.some(({ json }) => isLonger(json, ROW_BYTES_MAX))) return false
     this.end('row_too_large', `A row in view is larger than ${ROW_BYTES_MAX} bytes.`)
     return true
   }

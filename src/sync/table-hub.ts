@@ -6,7 +6,7 @@ import { type ClassRead, type ClassResult, type ReadRow, readForClasses } from '
 import { type Table, TableForbidden } from '../db/catalog.ts'
 import type { Snapshot } from '../db/cursor.ts'
 import type { Database } from '../db/database.ts'
-import { errorCode, isUnavailable } from '../db/error-code.ts'
+import { errorCode, isUnavailable, QUERY_CANCELLED } from '../db/error-code.ts'
 import type { Change } from '../db/feed.ts'
 import { insistOn } from '../db/reads.ts'
 import type { Log } from '../observe/log.ts'
@@ -18,12 +18,13 @@ import type { HeldCount } from './held-count.ts'
 import { type ChangedRows, changedRows, interestIn, releaseRows } from './interest.ts'
 import { JointReads } from './joint-reads.ts'
 import { ParkedViews } from './parked-views.ts'
-import { CANCELLED, type ReadGates } from './read-gates.ts'
+import type { ReadGates } from './read-gates.ts'
 import { RowHandles } from './row-handles.ts'
 import { RowSize } from './row-size.ts'
 import { type ClassPart, runsOf } from './shared-read.ts'
 import { SlowClasses } from './slow-classes.ts'
-import type { Subscription, SubscriptionHome, ViewReader } from './subscription.ts'
+import type { Subscription } from './subscription.ts'
+import type { SubscriptionHome, ViewReader } from './subscription-home.ts'
 import { isInBox } from './view-box.ts'
 import { createViewReader } from './view-reader.ts'
 import { ViewSeal } from './view-seal.ts'
@@ -73,7 +74,7 @@ export interface TableHubOptions {
 /** Hands out what was read; `cursorText` only with the last of a batch. */
 type HandOut = (cursorText: string | undefined) => void
 
-export class TableHub implements SubscriptionHome {
+export class TableHub implements SubscriptionHome<Subscription> {
   readonly #options: TableHubOptions
   readonly rowSize = new RowSize()
   readonly #slowClasses = new SlowClasses()
@@ -232,7 +233,7 @@ export class TableHub implements SubscriptionHome {
       // One class's trouble never comes here (the statement isolates it), but for what cannot be caught: a cancellation,
       // a lost connection. Each subscription reads for itself then and finds out what it is about.
       log.debug(`A shared read of ${table.wireName} failed (${code}).`)
-      if (code === CANCELLED) return 'too slow'
+      if (code === QUERY_CANCELLED) return 'too slow'
     }
     return null
   }

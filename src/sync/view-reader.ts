@@ -3,15 +3,15 @@ import type { TransactionSql } from 'postgres'
 import { asPrincipal, readForClasses } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
 import type { Database } from '../db/database.ts'
-import { errorCode, isSqlState, isUnavailable } from '../db/error-code.ts'
+import { errorCode, isSqlState, isUnavailable, QUERY_CANCELLED } from '../db/error-code.ts'
 import { insistOn, type ReadSource } from '../db/reads.ts'
 import { ROWS_PER_SUBSCRIPTION_MAX } from '../wire/limits.ts'
 import type { Id } from '../wire/messages.ts'
-import { CANCELLED, type ReadGates } from './read-gates.ts'
+import type { ReadGates } from './read-gates.ts'
 import { viewIdsSql, viewRowsSql } from './read-sql.ts'
 import type { RowSize } from './row-size.ts'
 import type { SlowClasses } from './slow-classes.ts'
-import { type ReadFor, TableChanged, type ViewReader } from './subscription.ts'
+import { type ReadFor, TableChanged, type ViewReader } from './subscription-home.ts'
 
 /** A row of a stream; without its JSON if that is large, to be read by id. */
 interface ViewRow {
@@ -175,7 +175,7 @@ export function createViewReader(parts: ViewReaderParts): ViewReader {
  * that something is to be tried again (SQLSTATE serialization_failure).
  */
 function interrupted(error: unknown): never {
-  if (errorCode(error) !== CANCELLED) throw error
+  if (errorCode(error) !== QUERY_CANCELLED) throw error
   throw Object.assign(new Error('the view was not read to its end'), { code: '40001' })
 }
 

@@ -11,7 +11,7 @@ import { ROW_BYTES_MAX } from '../wire/limits.ts'
 import type { Edit, EditOutcome } from '../wire/messages.ts'
 import { type EditStatement, editStatement, InvalidEdit } from './edit-sql.ts'
 import { settingsOf } from './principal-class.ts'
-import { rowLengthSql } from './read-sql.ts'
+import { rowBytesSql } from './read-sql.ts'
 import { rejectionOf } from './rejection.ts'
 
 export interface AppliedBatch {
@@ -104,8 +104,10 @@ function withoutSchema(error: unknown): never {
   throw Object.assign(new Error('the schema datum is not as expected'), { code: '57P03' })
 }
 
-/** From this size on an edit may make a row too large. Rows below are left far from it by small edits. */
-const LARGE_EDIT_CHARACTERS = 64 * 1024
+/** From this size on an insert may make a row too large. */
+const LARGE_INSERT_CHARACTERS = 64 * 1024
+/** And so may one with a number that is longer when written out: `1e99`, also in a text, but no part of a UUID. */
+const SHORTENED_NUMBER = /(?<![\w-])\d+e\+?\d{2,}(?![\w-])/i
 
 const TOO_LATE: EditOutcome = {
   status: 'rejected',
@@ -121,7 +123,7 @@ async function applyEdit(transaction: TransactionSql, table: Table, edit: Edit):
   try {
     const statement = editStatement(table, edit)
     return await transaction.savepoint(async (savepoint) => {
-      const result = await savepoint.unsafe<{ id?: string }[]>(
+      const result = await savepoint.unsafe<{ id?: string; bytes?: number }[]>(
         statement.text,
         statement.parameters.map((value) =>
           typeof value === 'string' ? value : savepoint.json(value as never),
@@ -131,7 +133,8 @@ async function applyEdit(transaction: TransactionSql, table: Table, edit: Edit):
       if (result.count === 0)
         return { status: 'rejected', code: 'not_found', message: 'There is no such row.' }
       const id = statement.id ?? result[0]?.id ?? ''
-      await refuseTooLarge(savepoint, table, id, statement)
+      const bytes = result[0]?.bytes ?? (await bytesOfInsert(savepoint, table, id, statement))
+      if (bytes > ROW_BYTES_MAX) throw new RowTooLarge()
       return { status: 'applied', id }
     })
   } catch (error) {
@@ -151,16 +154,19 @@ async function applyEdit(transaction: TransactionSql, table: Table, edit: Edit):
   }
 }
 
+/** A row that is too large to be sent would end the view of everybody who sees it. */
 class RowTooLarge extends Error {}
 
-/** A row that is too large to be sent would end the view of everybody who sees it. Small edits cannot make one. */
-async function refuseTooLarge(
+/** The size of an inserted row, as far as its writer sees it; 0 where it cannot be much, or nothing was inserted. */
+async function bytesOfInsert(
   savepoint: TransactionSql,
   table: Table,
   id: string,
-  { parameters }: EditStatement,
-): Promise<void> {
-  if (JSON.stringify(parameters).length < LARGE_EDIT_CHARACTERS) return
-  const [row] = await savepoint.unsafe<{ length: number }[]>(rowLengthSql(table), [id])
-  if (row !== undefined && row.length > ROW_BYTES_MAX) throw new RowTooLarge()
+  { parameters, size }: EditStatement,
+): Promise<number> {
+  if (size !== 'unknown') return 0
+  const text = JSON.stringify(parameters)
+  if (text.length < LARGE_INSERT_CHARACTERS && !SHORTENED_NUMBER.test(text)) return 0
+  const [row] = await savepoint.unsafe<{ bytes: number }[]>(rowBytesSql(table), [id])
+  return row?.bytes ?? 0
 }

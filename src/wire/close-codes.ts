@@ -11,9 +11,9 @@ export const CloseCode = {
   authTimeout: 4408,
   /** A frame was larger than what is allowed at this point of the conversation. */
   tooLarge: 4413,
-  /** Too many connections or messages from one address. Back off before trying again. */
+  /** More messages on this socket than may come, or may wait. Back off before trying again. */
   rateLimited: 4429,
-  /** The server is going away or restarting: reconnect, with jitter, and resume. */
+  /** The server is going away, or made a mistake of its own: reconnect, with jitter, and resume. */
   restart: 1012,
 } as const
 

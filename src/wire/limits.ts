@@ -43,17 +43,20 @@ export const ROWS_PER_SUBSCRIPTION_MAX = 100_000
 
 /**
  * Rows that all subscriptions of one socket may hold: two of the largest views, or sixteen of 12,500. The server keeps
- * an id of each, about 100 bytes.
+ * a number for each, and the id of each row that anybody holds once (src/sync/row-handles.ts): some 50 megabytes at most.
  */
 export const ROWS_PER_SOCKET_MAX = 200_000
 
-/** Largest row as JSON text, in characters. A larger one ends the subscription with `row_too_large`. Half of what may be queued. */
+/** Largest row as JSON, in bytes of UTF-8. A larger one ends the subscription with `row_too_large`. Half of what may be queued. */
 export const ROW_BYTES_MAX = 8 * 1024 * 1024
 
-/** A `view` frame is cut once it is this long, in bytes, so that one socket's catch-up interleaves with the others'. */
-export const VIEW_FRAME_BYTES = 256 * 1024
+/**
+ * A `view` frame is cut once its rows have this many characters (three bytes each at most), so that one socket's catch-up
+ * interleaves with the others'. Characters, since these are known without looking at each.
+ */
+export const VIEW_FRAME_CHARACTERS = 256 * 1024
 
-/** Characters of a row id, of a subscription's name, and of a batch's id. */
+/** Characters of a row id, and of the names of subscriptions and tables. */
 export const ID_LENGTH_MAX = 256
 
 /** What the server queues for a socket that does not read, in bytes, before it closes the socket. */

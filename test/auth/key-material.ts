@@ -12,7 +12,7 @@ export interface KeyPair {
 
 export type KeyForm = 'SPKI' | 'PKCS#1' | 'X.509'
 
-export const CURVE_OF = { ES256: 'prime256v1', ES384: 'secp384r1', ES512: 'secp521r1' } as const
+const CURVE_OF = { ES256: 'prime256v1', ES384: 'secp384r1', ES512: 'secp521r1' } as const
 
 export const rsaPair = (bits = 2048): KeyPair => generateKeyPairSync('rsa', { modulusLength: bits })
 

@@ -5,7 +5,7 @@
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
 import type { KeyObject } from 'node:crypto'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SignJWT } from 'jose'
@@ -180,6 +180,20 @@ describe.skipIf(binaries === null).each(variants)(
       // There is no policy yet.
       await server.said('no policy')
     })
+
+    test.skipIf(algorithm !== 'HS256')(
+      'a token for testing is made as the guide says, and taken',
+      async () => {
+        await writeFile(join(folder, 'make-token.mjs'), guideBlock('js', '// make-token.mjs'))
+        await symlink(join(import.meta.dir, '../../node_modules'), join(folder, 'node_modules'))
+        const { JWT_SECRET } = serve.environment
+        const made = Bun.spawn([process.execPath, 'make-token.mjs'], { cwd: folder, env: { JWT_SECRET } })
+        const token = (await new Response(made.stdout).text()).trim()
+        const db = await DatumClient.connect({ serverUrl, bbox: BBOX, token })
+        clients.push(db)
+        expect(db.connectionStatus).toBe('connected')
+      },
+    )
 
     test('a connection as a superuser is warned about', async () => {
       const superuserUrl = cluster.adminUrl(new URL(databaseUrl).pathname.slice(1))

@@ -4,7 +4,7 @@ import type { ClientMessage, Row, ServerMessage, TableInfo } from '../../src/wir
 
 export const START_MS = Date.UTC(2030, 0, 1)
 
-export class FakeClock {
+class FakeClock {
   nowMs = START_MS
   #timers: { atMs: number; readonly call: () => void }[] = []
 

@@ -329,7 +329,7 @@ log_level: loud
     ['half a port', 'port: 80.5', '1:1', 'must be a whole number'],
     ['a host with a port', 'host: http://a.test', '1:1', 'without scheme'],
     ['a proxy that is no address', 'trusted_proxies: proxy.local', '1:1', 'must be an IP address or a range'],
-    ['a negative rate', 'rate_limit: -1', '1:1', 'must be a whole number of writes'],
+    ['a negative rate', 'rate_limit: -1', '1:1', 'must be a whole number of edits'],
     ['an origin with a path', 'allowed_origin: https://a.test/app', '1:1', 'must be an origin'],
     ['an origin without a scheme', 'allowed_origin: a.test', '1:1', 'must be an origin'],
     ['no origin', 'allowed_origin: []', '1:1', 'must be an origin'],

@@ -3,7 +3,7 @@
  * `stopped-readers.ts` measures the process's memory with a thousand of them. Invariants 9 and 10.
  */
 import { expect, setDefaultTimeout, test } from 'bun:test'
-import { EDITS_PER_BATCH_MAX, QUEUED_REPLIES_MAX, VIEW_FRAME_BYTES } from '../../src/wire/limits.ts'
+import { EDITS_PER_BATCH_MAX, QUEUED_REPLIES_MAX, VIEW_FRAME_CHARACTERS } from '../../src/wire/limits.ts'
 import { createWorld, TEST_TIMEOUT_MS, type World, ZURICH } from '../support/fixture.ts'
 import { SlowSocket } from '../support/slow-socket.ts'
 import { mintToken } from '../support/token.ts'
@@ -68,7 +68,7 @@ test('I10: for a socket that does not read one frame is queued, however many vie
   }
   expect(roundsQueued).toBe(ROUNDS_QUEUED)
   // A frame is cut once it is as long as that, so with the row that made it so.
-  expect(most / READERS).toBeLessThan(VIEW_FRAME_BYTES + 2 * ROW_BYTES)
+  expect(most / READERS).toBeLessThan(VIEW_FRAME_CHARACTERS + 2 * ROW_BYTES)
   for (const { socket } of readers) socket.resume()
   for (const { socket, shows } of readers) {
     await socket.until(() => shows(ROWS, round), 'the final state')
@@ -91,7 +91,7 @@ test('I9, I10: a socket that asks and asks and does not read is ended, and nobod
   }
   expect(await openSockets(world)).toBe(1)
   expect(most).toBeGreaterThan(0)
-  expect(most).toBeLessThan(QUEUED_REPLIES_MAX + VIEW_FRAME_BYTES)
+  expect(most).toBeLessThan(QUEUED_REPLIES_MAX + VIEW_FRAME_CHARACTERS)
   await world.barrier(witness.client, alice)
   socket.close()
 })

@@ -20,7 +20,7 @@ const COPIED = [
 /** How long a wait in a test lasts before it counts as failed. Half of what it is elsewhere: most mutations end in one. */
 const GIVE_UP_MS = 15_000
 
-export interface TestRun {
+interface TestRun {
   readonly passed: boolean
   /** Names of the tests that failed; none if the run failed in another way. */
   readonly failed: readonly string[]

@@ -1,6 +1,7 @@
 /** Whose address limits are counted by. A header that anybody can send must not choose it. Invariant 10. */
 import { expect, setDefaultTimeout, test } from 'bun:test'
-import { clientAddressBehind, isAddressRange } from '../../src/client-address.ts'
+import { isAddressRange } from '../../src/config/address-range.ts'
+import { clientAddressBehind } from '../../src/session/client-address.ts'
 import { createWorld, TEST_TIMEOUT_MS, type World } from '../support/fixture.ts'
 
 setDefaultTimeout(TEST_TIMEOUT_MS)

@@ -10,7 +10,7 @@ import { createLog } from '../../src/observe/log.ts'
 import { ownerSql } from './embedded-admin.ts'
 import { APP_ROLE, type Cluster, findPostgresBinaries, openCluster, startCluster } from './postgres.ts'
 
-export type Backend =
+type Backend =
   | { readonly kind: 'postgres'; readonly cluster: Cluster }
   | { readonly kind: 'embedded'; readonly database: Database /** As the owner. */; readonly sql: Sql }
 

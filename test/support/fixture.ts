@@ -39,7 +39,7 @@ export const EARTH: Bbox = [-180, -90, 180, 90]
 export const ZURICH: Bbox = [8, 47, 9, 48]
 
 /** Values of a row to write as the application. */
-export interface PutRow {
+interface PutRow {
   readonly id?: string | number
   readonly org?: string | null
   readonly name?: string | null
@@ -50,7 +50,7 @@ export interface PutRow {
 }
 
 export type ConnectOptions = WireClientOptions & { readonly server?: RunningServer }
-export interface BarrierOptions {
+interface BarrierOptions {
   readonly sub?: string
   readonly at?: readonly [number, number]
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 
 const text = await Bun.file(join(import.meta.dir, '../../docs/AUTHENTICATION.md')).text()
 
-export interface CodeBlock {
+interface CodeBlock {
   readonly language: string
   readonly code: string
 }

@@ -8,7 +8,7 @@ import { SUBPROTOCOL } from '../../src/wire/limits.ts'
 /** Opcodes (RFC 6455 §11.8). */
 export const OPCODE = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 } as const
 
-export interface FrameOptions {
+interface FrameOptions {
   readonly opcode?: number
   /** Whether it is the last frame of its message. Default true. */
   readonly fin?: boolean
@@ -48,7 +48,7 @@ export function closePayload(code: number, reason: string | Uint8Array = ''): Bu
   return Buffer.concat([bytes, Buffer.from(reason as string)])
 }
 
-export interface ReceivedFrame {
+interface ReceivedFrame {
   readonly opcode: number
   readonly payload: Buffer
 }

@@ -14,7 +14,7 @@ export interface TableSpec {
   readonly pointSql?: (x: number, y: number) => string
 }
 
-export interface FeaturesOptions {
+interface FeaturesOptions {
   readonly name?: string
   /** Type of the column `id`. Default uuid. */
   readonly id?: 'uuid' | 'text' | 'integer' | 'bigint' | 'smallint'

@@ -40,14 +40,6 @@ export function truth(admin: Sql, claims: Claims, query: TruthQuery): Promise<Ma
   }) as Promise<Map<Id, ComparableRow>>
 }
 
-/** Runs SQL as the restricted role with claims set, the way any application would. For the tests' own checks. */
-export function asApp<T>(admin: Sql, claims: Claims, work: (tx: TransactionSql) => Promise<T>): Promise<T> {
-  return admin.begin(async (tx) => {
-    await becomeApp(tx, claims)
-    return work(tx)
-  }) as Promise<T>
-}
-
 async function becomeApp(tx: TransactionSql, claims: Claims): Promise<void> {
   for (const [name, value] of Object.entries(claims)) {
     if (!/^[a-z_][a-z0-9_]*$/i.test(name)) continue

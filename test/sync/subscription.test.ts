@@ -9,7 +9,8 @@ import { HeldSet } from '../../src/sync/held-set.ts'
 import { ParkedViews } from '../../src/sync/parked-views.ts'
 import { RowHandles } from '../../src/sync/row-handles.ts'
 import { RowSize } from '../../src/sync/row-size.ts'
-import { Subscription, type SubscriptionHome, type ViewReader } from '../../src/sync/subscription.ts'
+import { Subscription } from '../../src/sync/subscription.ts'
+import type { SubscriptionHome, ViewReader } from '../../src/sync/subscription-home.ts'
 import { ViewSeal } from '../../src/sync/view-seal.ts'
 import { GONE_IDS_MAX, ROWS_PER_SUBSCRIPTION_MAX } from '../../src/wire/limits.ts'
 import type { Bbox, Id, ViewMessage } from '../../src/wire/messages.ts'
@@ -36,7 +37,7 @@ function makeHome(held: readonly Id[] = []) {
     rows: () => new Promise((resolve) => pendingRows.push((rows) => resolve({ rows, unread: [] }))),
     stream: async (_class, _bbox, take) => void (await take([row('x', 1)])),
   }
-  const home: SubscriptionHome = {
+  const home: SubscriptionHome<Subscription> = {
     table: {
       oid: 1,
       rowSecurity: true,

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Cluster, findPostgresBinaries, openCluster } from '../support/postgres.ts'
 
-export type StopMode = 'fast' | 'immediate'
+type StopMode = 'fast' | 'immediate'
 
 export interface RestartableCluster extends Cluster {
   /** Stops Postgres as a shutdown (`fast`) or as a crash (`immediate`) would. */

@@ -9,7 +9,7 @@ import type { History } from './history.ts'
 import { isAllowed, type Policy, type UserClaims } from './model.ts'
 
 /** A view that has the whole world in its box, at the moment at which it was sent a cursor. */
-export interface CursorSample {
+interface CursorSample {
   readonly actor: string
   readonly table: string
   readonly cursor: string
@@ -21,7 +21,7 @@ export interface CursorSample {
 }
 
 /** A client was sent one version of a row after another that has a higher number. */
-export interface Regression {
+interface Regression {
   readonly actor: string
   readonly table: string
   readonly id: Id

@@ -17,7 +17,7 @@ import type { History } from './history.ts'
 import { claimsOf, isAllowed, isIn, type Policy, type UserClaims } from './model.ts'
 
 /** What outlives a socket: a client's newest version of each row, and what the world allows at the moment. */
-export interface WatchedClient {
+interface WatchedClient {
   readonly name: string
   readonly history: History
   readonly policies: ReadonlySet<Policy>
@@ -222,7 +222,7 @@ export class FrameChecker {
   }
 }
 
-export function brief(row: Row): string {
+function brief(row: Row): string {
   return JSON.stringify({ ...row, pad: undefined })
 }
 

@@ -2,21 +2,16 @@
  * Whose connection it is, for limits per address. Behind proxies that the configuration trusts it is the last hop that
  * they saw and do not trust; from anybody else X-Forwarded-For is just something a client says, and is not looked at.
  */
-import { BlockList, isIP } from 'node:net'
+import { isIP } from 'node:net'
+import { addressesWithin } from '../config/address-range.ts'
 
 /** From the peer's address and the X-Forwarded-For header (null: none) to what limits are counted by. */
-export type ClientAddress = (peer: string, forwardedFor: string | null) => string
+type ClientAddress = (peer: string, forwardedFor: string | null) => string
 
-/** `trusted`: addresses and CIDR ranges, as {@link isAddressRange} takes them. */
+/** `trusted`: addresses and CIDR ranges, as config/address-range.ts takes them. */
 export function clientAddressBehind(trusted: readonly string[]): ClientAddress {
   if (trusted.length === 0) return (peer) => countedAs(addressOf(peer) ?? peer)
-  const list = new BlockList()
-  for (const range of trusted) {
-    const [address = '', bits] = range.split('/')
-    if (bits === undefined) list.addAddress(address, familyOf(address))
-    else list.addSubnet(address, Number(bits), familyOf(address))
-  }
-  const isTrusted = (address: string) => list.check(address, familyOf(address))
+  const isTrusted = addressesWithin(trusted)
   return (peer, forwardedFor) => {
     let address = addressOf(peer)
     if (address === null) return peer
@@ -29,14 +24,6 @@ export function clientAddressBehind(trusted: readonly string[]): ClientAddress {
     }
     return countedAs(address)
   }
-}
-
-/** Whether a text is an IP address, or a range of them like `10.0.0.0/8`. */
-export function isAddressRange(text: string): boolean {
-  const [address = '', bits, ...rest] = text.split('/')
-  const version = isIP(address)
-  if (version === 0 || rest.length > 0) return false
-  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
 }
 
 /**
@@ -82,8 +69,4 @@ function numbersOf(text: string): number[] {
     const [a = 0, b = 0, c = 0, d = 0] = group.split('.').map(Number)
     return [(a << 8) | b, (c << 8) | d]
   })
-}
-
-function familyOf(address: string): 'ipv4' | 'ipv6' {
-  return isIP(address) === 6 ? 'ipv6' : 'ipv4'
 }
