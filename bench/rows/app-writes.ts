@@ -40,8 +40,11 @@ export const appWrites: Row = {
     }
     // Triggers alone, in turns with the rest, to tell what they cost from what the server does.
     await using lone = await createDataset(cluster, { rows: ROWS, tenants: TENANTS })
-    // Pages get room for new versions of rows (HOT) in all three, before any of them is measured.
-    for (const one of [plain, lone, dataset]) await perSecond(one)
+    // The least that a log by triggers can be, to tell what any such log costs.
+    await using least = await createDataset(cluster, { rows: ROWS, tenants: TENANTS, watched: false })
+    await logLeast(least)
+    // Pages get room for new versions of rows (HOT) in all of them, before any of them is measured.
+    for (const one of [plain, least, lone, dataset]) await perSecond(one)
     await using server = await startServer({ databaseUrl: dataset.appUrl })
     await using clients = startHelper(join(import.meta.dir, '../load/sockets.ts'))
     const users = Array.from({ length: SOCKETS }, (_, n) => ({
@@ -56,6 +59,7 @@ export const appWrites: Row = {
       await perSecond(plain)
       const rounds = await world.inRounds(async () => ({
         without: await perSecond(plain),
+        least: await perSecond(least),
         triggers: await perSecond(lone),
         served: await perSecond(dataset),
       }))
@@ -79,8 +83,25 @@ export const appWrites: Row = {
           rounds.map(({ triggers, without }) => [triggers, without]),
           null,
         ),
+        kept(
+          'a trigger that inserts the key into a table',
+          rounds.map(({ least, without }) => [least, without]),
+          null,
+        ),
       )
     }
     return figures
   },
+}
+
+async function logLeast({ admin }: Dataset): Promise<void> {
+  await admin.unsafe(`
+    create unlogged table least_log (xid xid8 default pg_current_xact_id(), id text);
+    create index on least_log (xid);
+    create function log_least() returns trigger language plpgsql as $$
+    begin
+      insert into least_log (id) values (new.id);
+      return null;
+    end $$;
+    create trigger log_least after update on features for each row execute function log_least();`)
 }
