@@ -79,7 +79,7 @@ async function schemasToOpen(
 ): Promise<string[]> {
   const rows = await transaction<{ name: string }[]>`
     select distinct n.nspname::text as name from pg_namespace n
-     where (n.oid in (select c.relnamespace from pg_class c where c.oid::int8 = any (${tables.map(({ oid }) => oid)}::int8[]))
+     where (n.oid in (select c.relnamespace from pg_class c where c.oid in ${transaction(tables.map(({ oid }) => oid))})
             or n.oid = (select e.extnamespace from pg_extension e where e.extname = 'postgis'))
        and not exists (select from aclexplode(n.nspacl) a join pg_roles r on r.oid = a.grantee
                         where r.rolname = ${INDEX_ROLE} and a.privilege_type = 'USAGE')
