@@ -67,7 +67,8 @@ interface RelationRow {
   partitions: string[]
   row_security: boolean
   fingerprint: string
-  bypass: boolean
+  /** Null where it cannot be told, and so false. */
+  bypass: boolean | null
   watched_geometry: string | null
   read_digest: string | null
   triggers: string | null
@@ -133,7 +134,9 @@ export async function readTable(sql: Sql, config: TableConfig): Promise<Table> {
     partitions: relation.partitions,
     rowSecurity: relation.row_security,
     candidatesBypass:
-      relation.bypass && geometryColumn !== null && relation.watched_geometry === geometryColumn.name,
+      relation.bypass === true &&
+      geometryColumn !== null &&
+      relation.watched_geometry === geometryColumn.name,
     triggers: relation.triggers ?? '',
     policyReads,
     readFunction: isAsRead && policyReads.plansHold ? readFunctionName(readable) : null,
@@ -167,7 +170,13 @@ async function readRelation(
               join pg_namespace pn on pn.oid = pc.relnamespace where tree.level > 0) as partitions,
            row_security_active(c.oid) as row_security,
            datum.fingerprint(c.oid) as fingerprint,
-           (select o.rolsuper or o.rolbypassrls or (not c.relforcerowsecurity and pg_has_role(o.oid, c.relowner, 'usage'))
+           (select (o.rolsuper or o.rolbypassrls or (not c.relforcerowsecurity and pg_has_role(o.oid, c.relowner, 'usage')))
+                   -- A column that was made since \`setup\`, say, is not the role's to read.
+                   and has_schema_privilege(o.oid, c.relnamespace, 'usage')
+                   and has_column_privilege(o.oid, c.oid, 'ctid', 'select')
+                   and (select has_column_privilege(o.oid, c.oid, a.attnum, 'select')
+                          from datum.watched w join pg_attribute a on a.attrelid = w.rel and a.attname = w.geometry_column
+                         where w.rel = c.oid and not a.attisdropped)
               from pg_proc p join pg_roles o on o.oid = p.proowner
              where p.proname = 'candidates' and p.pronamespace = to_regnamespace('datum'))
              -- Rows are read by ctid then, for which Postgres wants the right to the whole table.

@@ -8,6 +8,7 @@ import { OperatorError } from '../operator-error.ts'
 import { readTable, type Table } from './catalog.ts'
 import type { Database } from './database.ts'
 import { quoteIdentifier } from './identifier.ts'
+import { INDEX_ROLE } from './index-role.ts'
 import { installState, unwatchedPartitions } from './install.ts'
 
 export interface Finding {
@@ -30,11 +31,12 @@ export async function checkDatabase(database: Database, config: Config): Promise
       severity: 'error',
       subject: 'database',
       problem: `Live sync is not set up: ${installed.problem}.`,
-      remedy: await setupCommand(sql, config),
+      remedy: installed.state === 'foreign' ? 'See the message.' : await setupCommand(sql, config),
     })
   }
   findings.push(...(await checkBeforeStart(sql, config)))
-  if (installed.state === 'absent' || installed.state === 'newer') return findings
+  if (installed.state === 'absent' || installed.state === 'newer' || installed.state === 'foreign')
+    return findings
   for (const tableConfig of config.tables) {
     try {
       findings.push(...(await checkServing(sql, await readTable(sql, tableConfig))))
@@ -82,7 +84,7 @@ interface SecurityRow {
 
 /** What is dangerous or will be missed: the warnings of the start. */
 export async function checkBeforeStart(sql: Sql, config: Config): Promise<Finding[]> {
-  const findings = await checkRowSecurity(sql, config)
+  const findings = [...(await checkRowSecurity(sql, config)), ...(await checkIndexRole(sql, config))]
   for (const table of config.tables) {
     const partitions = await unwatchedPartitions(sql, table)
     if (partitions.length === 0) continue
@@ -94,6 +96,22 @@ export async function checkBeforeStart(sql: Sql, config: Config): Promise<Findin
     })
   }
   return findings
+}
+
+/** Whether code of tables' owners could become superuser (index-role.ts). */
+async function checkIndexRole(sql: Sql, config: Config): Promise<Finding[]> {
+  const [superuser] = await sql<{ name: string }[]>`
+    select o.rolname as name from pg_proc p join pg_roles o on o.oid = p.proowner
+     where p.proname = 'candidates' and p.pronamespace = to_regnamespace('datum') and o.rolsuper`
+  if (superuser === undefined) return []
+  return [
+    {
+      severity: 'warning',
+      subject: 'datum.candidates',
+      problem: `It belongs to a superuser (${superuser.name}): whoever owns a served table can run code as that superuser. An older setup left it so, or a restore into a cluster that has no role ${INDEX_ROLE}.`,
+      remedy: `Run setup again as a superuser: ${await setupCommand(sql, config)}`,
+    },
+  ]
 }
 
 /** Whether row level security binds this role at all. */
@@ -223,8 +241,8 @@ async function checkServing(sql: Sql, table: Table): Promise<Finding[]> {
   if (rowSecurity && !candidatesBypass) {
     return [
       warn(
-        'Under Row Level Security Postgres may not use the spatial index (&& is not leakproof), and the owner of datum.candidates is bound by it too: every view reads the whole table.',
-        'Run `datum-server setup` as a superuser or a role with BYPASSRLS; or let one ALTER FUNCTION datum.candidates OWNER TO such a role.',
+        'Under Row Level Security Postgres may not use the spatial index (&& is not leakproof), and the owner of datum.candidates is bound by it too, or may not read the geometry: every view reads the whole table.',
+        "Run `datum-server setup` as a superuser (if the tables' owner ran it before, after `setup --uninstall`), or as an owner of the tables with BYPASSRLS.",
       ),
     ]
   }

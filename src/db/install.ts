@@ -8,7 +8,9 @@ import { OperatorError } from '../operator-error.ts'
 import { readTable, type Table } from './catalog.ts'
 import { RING_BODY_SQL } from './doorbell.ts'
 import { quoteIdentifier, quoteLiteral } from './identifier.ts'
+import { INDEX_ROLE, indexRoleSql } from './index-role.ts'
 import { READ_FUNCTION_ARGUMENTS, readDigest, readFunctionName, readFunctionSql } from './read-function.ts'
+import { foreignSchema, refuseForeignSchema } from './schema-owner.ts'
 import { OLDEST_SERVER, SCHEMA_VERSION, schemaFitness } from './schema-version.ts'
 import { type RunStatement, shortLockTransaction, shortLockTransactionSql } from './short-lock.ts'
 import schemaSql from './sql/schema.sql' with { type: 'text' }
@@ -53,10 +55,11 @@ async function installIn(
   { tables, role }: InstallOptions,
 ): Promise<void> {
   const before = await installSchema(transaction, run)
-  const others = before !== null && before < SCHEMA_VERSION ? await otherWatched(transaction, tables) : []
+  const named = await readTables(transaction, tables)
+  const others = await otherWatched(transaction, tables)
   const installer = await installerOf(transaction)
   const readFunctions: string[] = []
-  for (const table of [...(await readTables(transaction, tables)), ...others]) {
+  for (const table of before !== null && before < SCHEMA_VERSION ? [...named, ...others] : named) {
     await run(triggerSql(table, installer, await relationsWithTriggers(transaction, table)))
     await run(readFunctionSql(table))
     await run(watchSql(table))
@@ -64,11 +67,28 @@ async function installIn(
   }
   await run(`revoke all on function ${readFunctions.join(', ')} from public`)
   if (role !== null) await grant(transaction, role, readFunctions, run)
+  if (installer.superuser) await installIndexRole(transaction, run, [...named, ...others])
   await run(
     `insert into datum.meta (version, oldest_server) values (${SCHEMA_VERSION}, ${OLDEST_SERVER})
 on conflict (single) do update set version = excluded.version, oldest_server = excluded.oldest_server
   where (meta.version, meta.oldest_server) <> (excluded.version, excluded.oldest_server)`,
   )
+}
+
+async function installIndexRole(
+  transaction: TransactionSql,
+  run: RunStatement,
+  tables: readonly Table[],
+): Promise<void> {
+  try {
+    for (const statement of await indexRoleSql(transaction, tables)) await run(statement)
+  } catch (error) {
+    // Of a provider who keeps some things from its customers' superusers.
+    if ((error as { code?: string }).code !== '42501') throw error
+    throw new OperatorError(
+      `This role is a superuser, but may not make the role ${INDEX_ROLE}, which datum.candidates must run as in its place: ${(error as Error).message}. Run setup as the owner of the tables.`,
+    )
+  }
 }
 
 async function readTables(transaction: TransactionSql, tables: readonly TableConfig[]): Promise<Table[]> {
@@ -129,7 +149,10 @@ async function installSchema(transaction: TransactionSql, run: RunStatement): Pr
       'This database has no PostGIS. Run `CREATE EXTENSION postgis` as a superuser, then try again.',
     )
   }
+  const exists = await refuseForeignSchema(transaction)
   const before = await installedVersion(transaction)
+  // Fails if somebody makes one at this very moment.
+  if (!exists) await run('create schema datum')
   await run(
     schemaSql.replaceAll('{postgis}', quoteIdentifier(server.postgis)).replaceAll('{ring}', RING_BODY_SQL),
   )
@@ -189,10 +212,12 @@ grant execute on function ${functions} to ${quoteIdentifier(role)}`)
 export type InstallState =
   | { readonly state: 'ready' }
   | { readonly state: 'absent' | 'outdated' | 'incomplete'; readonly problem: string }
-  | { readonly state: 'newer'; readonly problem: string }
+  | { readonly state: 'newer' | 'foreign'; readonly problem: string }
 
 /** Looks, as the server's role, whether everything is there and this role may use it. */
 export async function installState(sql: Sql, tables: readonly TableConfig[]): Promise<InstallState> {
+  const foreign = await foreignSchema(sql, tables)
+  if (foreign !== null) return { state: 'foreign', problem: foreign }
   const [schema] = await sql`
     select to_regclass('datum.meta') is not null as installed,
            coalesce(has_table_privilege(to_regclass('datum.meta'), 'select'), false)

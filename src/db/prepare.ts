@@ -12,7 +12,8 @@ export async function prepareDatabase(database: Database, config: Config, log: L
   const { sql } = database
   const { tables } = config
   const installed = await installState(sql, tables)
-  if (installed.state === 'newer') throw new OperatorError(`Cannot serve: ${installed.problem}.`)
+  if (installed.state === 'newer' || installed.state === 'foreign')
+    throw new OperatorError(`Cannot serve: ${installed.problem}.`)
   if (installed.state !== 'ready') {
     if (isEmbedded(database)) {
       await database.asOwner((owner) => install(owner, { tables, role: database.role }))

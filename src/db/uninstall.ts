@@ -5,6 +5,7 @@
 import type { Sql, TransactionSql } from 'postgres'
 import { OperatorError } from '../operator-error.ts'
 import { quoteIdentifier } from './identifier.ts'
+import { dropIndexRoleSql } from './index-role.ts'
 import { type RunStatement, shortLockTransaction, shortLockTransactionSql } from './short-lock.ts'
 import { TRIGGER_PREFIX } from './triggers.ts'
 
@@ -31,6 +32,7 @@ async function uninstallIn(transaction: TransactionSql, run: RunStatement): Prom
   for (const statement of await dropContents(transaction)) await run(statement)
   // Restricted, as all the others: what somebody keeps in the schema, or has built on it meanwhile, stops the removal.
   await run('drop schema datum restrict')
+  for (const statement of await dropIndexRoleSql(transaction)) await run(statement)
 }
 
 /** Policies and functions that call datum.claim() would raise errors without it, which denies everybody everything. */

@@ -73,3 +73,41 @@ test('datum.candidates runs no code of the table’s owner as the installer: a c
     )
   }
 })
+
+test('datum.candidates runs no code of the table’s owner as a superuser: what the planner evaluates', async () => {
+  await using world = await createWorld()
+  await world.put({ at: [1, 1] })
+  const owner = `planner_of_${process.pid}`
+  // Called IMMUTABLE, so that Postgres evaluates it while it plans; what it calls may do anything.
+  await world.admin.unsafe(`
+    create role ${owner} nologin;
+    grant usage, create on schema public to ${owner};
+    alter table features owner to ${owner};
+    set role ${owner};
+    create table loot (place text, who text, superuser boolean);
+    grant insert on loot to public;
+    create function take(place text) returns integer language plpgsql volatile as $$ begin
+      insert into public.loot select place, r.rolname, r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user;
+      return 1;
+    end $$;
+    create function planned(place text, n integer) returns integer language plpgsql immutable as
+      $$ begin return public.take(place) + n; end $$;
+    create statistics of_nothing on (planned('statistics', 1)) from features;
+    create index on features (id) where planned('predicate', 1) > size;
+    create index on features ((size + planned('index', 1)));
+    delete from loot;
+    reset role`)
+  try {
+    const candidates = `select cardinality(datum.candidates('features', ${AREA})) as found`
+    const [row] = await world.openDatabase().sql.unsafe(candidates)
+    expect(row?.found).toBe(1)
+    const loot = await world.admin`select place, who, superuser from loot order by place`
+    // That it runs at all is Postgres's way. As whom is datum's.
+    const asIndexRole = { who: 'datum_index', superuser: false }
+    expect([...loot]).toEqual(
+      ['index', 'predicate', 'statistics'].map((place) => ({ place, ...asIndexRole })),
+    )
+  } finally {
+    await world.admin.unsafe(`drop owned by ${owner} cascade; drop role ${owner}`)
+  }
+})

@@ -2,9 +2,9 @@
 -- (src/db/install.ts), which replaces {postgis} by the schema PostGIS lives in. Every statement can be run again.
 -- The tables are the owner's alone; the server's role gets the few rights that install.ts grants.
 
--- Run with a search_path of pg_catalog (short-lock.ts), since whoever installs may be a superuser.
+-- Run with a search_path of pg_catalog (short-lock.ts), since whoever installs may be a superuser; and in a schema in which
+-- nobody else has put anything (schema-owner.ts).
 
-create schema if not exists datum;
 -- Policies call datum.claim() as whichever role queries the table, so everybody may look a name up here.
 grant usage on schema datum to public;
 
@@ -228,8 +228,9 @@ end $$;
 -- Physical addresses of the rows of a watched table whose geometry's bounding box meets one of `areas` (in the column's
 -- SRID), from the spatial index and past row security: `&&` is not leakproof, so under row security Postgres would scan
 -- the table. The caller reads the rows by address in the same statement (STABLE: same snapshot), where row security
--- does apply. Only for watched tables with a geometry, since this runs as the installer: what else a caller could name
--- may be a view that runs code of the caller's.
+-- does apply. Only for watched tables with a geometry: what else a caller could name may be a view that runs code of the
+-- caller's. Where a superuser installs it belongs to a role that may do nothing else (index-role.ts), since Postgres
+-- evaluates code of the table's owner while it plans: the expressions of statistics, indexes and partitions.
 create or replace function datum.candidates(watched_table regclass, areas {postgis}.geometry[]) returns tid[]
   language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
