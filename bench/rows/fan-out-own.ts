@@ -9,13 +9,19 @@ import type { Row } from '../row.ts'
 import { startServer } from '../server-process.ts'
 import type { World } from '../world.ts'
 
-/** A row is its owner's, and no index helps a policy that is asked about one row. */
-const POLICY = `owner = current_setting('datum.sub', true)`
+/**
+ * A row is its owner's, who is named before the slash of `sub`: what comes after it makes every user a class of its
+ * own, and yet each has something to wait for. No index helps a policy that is asked about one row.
+ */
+const POLICY = `owner = split_part(current_setting('datum.sub', true), '/', 1)`
 /** Each decision of the rival's is a transaction, so some thousands are enough to know. */
 const RIVAL_DECISIONS = 2_000
-/** Decisions that a round asks of datum: so many that its batches are what they are under load. */
-const DECISIONS = 200_000
 const SIZES = [500, 1_000, 5_000]
+/** Each size is given the same table and the same updates, so that a class costs the same everywhere. */
+const ROWS = 5_000
+const UPDATES = 300
+/** After a burst that lasted, the feed leaves time to the application, on purpose. A round begins when that is over. */
+const QUIET_MS = 1_000
 const TIMES_MIN = 15
 
 export const fanOutOwn: Row = {
@@ -31,7 +37,7 @@ export const fanOutOwn: Row = {
     for (const size of SIZES) {
       const sockets = world.size(size, size / 10)
       await using dataset = await createDataset(await world.cluster(), {
-        rows: updatesFor(sockets),
+        rows: ROWS,
         tenants: 1,
         policy: POLICY,
       })
@@ -57,10 +63,6 @@ export const fanOutOwn: Row = {
   },
 }
 
-function updatesFor(sockets: number): number {
-  return Math.min(sockets, Math.round(DECISIONS / sockets))
-}
-
 /** `rival`: where to put what the rival reaches, measured in turns with datum. */
 async function decisionsPerSecond(
   world: World,
@@ -73,14 +75,18 @@ async function decisionsPerSecond(
   await using writer = startHelper(join(import.meta.dir, '../load/writer.ts'))
   await using transactions = startHelper(join(import.meta.dir, '../floors/transaction-each.ts'))
   await writer.call('connect', { url: dataset.adminUrl })
-  const users = Array.from({ length: sockets }, (_, n) => ({ sub: `user-${n}`, org_id: tenantId(0) }))
+  const updates = world.size(UPDATES, UPDATES / 10)
+  const users = Array.from({ length: sockets }, (_, n) => ({
+    sub: `user-${n % updates}/${n}`,
+    org_id: tenantId(0),
+  }))
   await clients.call('open', { url: server.socketUrl, bbox: BOX, users, atATime: 50 })
-  const updates = updatesFor(sockets)
   let from = 0
   const round = async () => {
-    // Each changes a row of another user, and every user is asked about all of them.
+    await Bun.sleep(QUIET_MS)
+    // Each changes a row of another owner, and every user is asked about all of them.
     const rows = Array.from({ length: updates }, (_, i) => i)
-    await clients.call('collect', { from, count: updates, groups: sockets })
+    await clients.call('collect', { from, count: updates, groups: updates })
     const { began } = await writer.call<Burst>('burst', { rows, from })
     const { at } = await clients.call<Traffic>('collected')
     from += updates

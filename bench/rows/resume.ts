@@ -1,7 +1,8 @@
 /** Coming back: what it takes to bring a view up to date that was away while 1 % of its rows changed. */
 import { join } from 'node:path'
+import type { Bbox } from '../../src/wire/messages.ts'
 import { BOX, createDataset, type Dataset, tenantId } from '../dataset.ts'
-import { figure, type Pair } from '../figure.ts'
+import { figure, type Pair, plainFigure } from '../figure.ts'
 import { startHelper } from '../helper-process.ts'
 import type { Figure, Row } from '../row.ts'
 import { startServer } from '../server-process.ts'
@@ -11,6 +12,8 @@ import { SNAPSHOT_SIZES } from './snapshot.ts'
 const TENANTS = 2
 const CHANGED = 0.01
 const PERCENT_MAX = 5
+/** Where nothing is: what opening a view takes before there is a row in it. */
+const EMPTY_BOX = [100, 10, 101, 11] as const
 
 interface Traffic {
   readonly received: number
@@ -48,6 +51,12 @@ export const resume: Row = {
           'ms',
           rounds.map(({ time }) => time),
         ),
+        plainFigure(
+          `${visible.toLocaleString('en')} rows: opening a view of nothing`,
+          'ms',
+          rounds.map(({ emptyMs }) => emptyMs),
+          null,
+        ),
         percent(
           'KiB from the server',
           'KiB',
@@ -68,21 +77,23 @@ async function measure(
   world: World,
   { appUrl, admin }: Dataset,
   visible: number,
-): Promise<{ time: Pair; received: Pair; both: Pair }[]> {
+): Promise<{ time: Pair; emptyMs: number; received: Pair; both: Pair }[]> {
   await using server = await startServer({ databaseUrl: appUrl })
   const user = { sub: 'a', org_id: tenantId(1) }
   const round = async (n: number) => {
     await using client = startHelper(join(import.meta.dir, '../load/sockets.ts'))
     // One connection of before, so that the client's code is compiled.
-    const open = () =>
+    const open = (bbox: Bbox = BOX) =>
       client.call<number>('open', {
         url: server.socketUrl,
-        bbox: BOX,
+        bbox,
         users: [user],
         atATime: 1,
         remembers: true,
       })
     await open()
+    await client.call('close')
+    const emptyMs = await open(EMPTY_BOX)
     await client.call('close')
     const snapshotMs = await open()
     const first = await client.call<Traffic>('traffic')
@@ -96,6 +107,7 @@ async function measure(
     const kib = (bytes: number) => bytes / 1024
     return {
       time: [resumeMs, snapshotMs] as const,
+      emptyMs,
       received: [kib(again.received), kib(first.received)] as const,
       both: [kib(again.received + again.sent), kib(first.received + first.sent)] as const,
     }

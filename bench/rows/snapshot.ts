@@ -16,6 +16,7 @@ export const SNAPSHOT_SIZES = [1_000, 10_000, 50_000]
 /** As many rows again belong to somebody else and lie in the same box. */
 const TENANTS = 2
 const MIB = 2 ** 20
+const COLLECTOR = join(import.meta.dir, '../load/garbage-collector.ts')
 /** What the server may take more for 50,000 rows than for 1,000: half of the rows' own text, which it must never hold. */
 const GROWTH_MIB_MAX = 8
 
@@ -34,6 +35,7 @@ export const snapshot: Row = {
   async run(world) {
     const figures: Figure[] = []
     const growth: number[][] = []
+    const inUse: number[][] = []
     for (const size of SNAPSHOT_SIZES) {
       const visible = world.size(size, size / 10)
       await using dataset = await createDataset(await world.cluster(), {
@@ -42,6 +44,7 @@ export const snapshot: Row = {
       })
       const rounds = await measure(world, dataset, visible)
       growth.push(rounds.map(({ growthMib }) => growthMib))
+      inUse.push(await measureInUse(world, dataset))
       figures.push(
         figure({
           of: `${visible.toLocaleString('en')} rows`,
@@ -52,15 +55,19 @@ export const snapshot: Row = {
         }),
       )
     }
-    const [least, , most] = growth
-    figures.push(
-      figure({
-        of: 'server memory, most rows against fewest',
+    const ofMostAndFewest = (of: string, grown: readonly (readonly number[])[]) => {
+      const [least, , most] = grown
+      return figure({
+        of,
         unit: 'MiB',
         rounds: most!.map((one, n) => [one, least![n]!]),
         as: 'difference',
         mustBe: { atMost: GROWTH_MIB_MAX },
-      }),
+      })
+    }
+    figures.push(
+      ofMostAndFewest('server memory, most rows against fewest', growth),
+      ofMostAndFewest('the same without garbage', inUse),
     )
     return figures
   },
@@ -86,12 +93,32 @@ async function measure(world: World, dataset: Dataset, visible: number): Promise
       if (rows !== visible) throw new Error(`${rows} rows came, not ${visible}`)
   return await world.inRounds(async () => {
     const { ms: floorMs } = await copy()
-    await forgetPeak(server.pid)
-    const before = await memoryOf(server.pid)
-    const { ms } = await connect()
-    const { peak } = await memoryOf(server.pid)
-    return { ms, floorMs, growthMib: (peak - before.resident) / MIB }
+    const { growthMib, result } = await watchingMemory(server.pid, connect)
+    return { ms: result.ms, floorMs, growthMib }
   })
+}
+
+/** What the server's memory grows by while garbage is collected all the time, which is far too slow to be of use. */
+async function measureInUse(world: World, { appUrl }: Dataset): Promise<number[]> {
+  const program = [process.execPath, '--preload', COLLECTOR, join(import.meta.dir, '../../src/cli.ts')]
+  await using server = await startServer({ databaseUrl: appUrl, program })
+  await using client = startHelper(join(import.meta.dir, '../load/datum-client.ts'))
+  const claims = { sub: 'a', org_id: tenantId(1) }
+  const connect = () => client.call<Connected>('connect', { url: server.socketUrl, bbox: BOX, claims })
+  for (let warm = 0; warm < 3; warm++) await connect()
+  return await world.inRounds(async () => (await watchingMemory(server.pid, connect)).growthMib)
+}
+
+/** `growthMib`: the most resident memory during `work`, over what there was before. */
+async function watchingMemory<T>(
+  pid: number,
+  work: () => Promise<T>,
+): Promise<{ growthMib: number; result: T }> {
+  await forgetPeak(pid)
+  const { resident } = await memoryOf(pid)
+  const result = await work()
+  const { peak } = await memoryOf(pid)
+  return { growthMib: (peak - resident) / MIB, result }
 }
 
 /** The statement that the server itself reads with. */
