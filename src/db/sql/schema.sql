@@ -205,7 +205,7 @@ begin
                 case when row_number() over () = 1 or sum(length(q.row_json)) over (rows unbounded preceding) <= $2
                      then q.row_json end,
                 null::text
-           from (' || query || ') q(id, min_x, min_y, max_x, max_y, row_json)'
+           from (' || query || ' offset 0) q(id, min_x, min_y, max_x, max_y, row_json)'
         using ids[first[n]:last[n]], length_max;
       if apart then
         is_read := true;
