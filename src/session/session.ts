@@ -4,7 +4,7 @@
  */
 
 import { AuthError } from '../auth/auth-error.ts'
-import { ANONYMOUS, type Principal } from '../auth/principal.ts'
+import { ANONYMOUS, isSameUser, type Principal } from '../auth/principal.ts'
 import type { Verifier } from '../auth/verifier.ts'
 import type { Table } from '../db/catalog.ts'
 import type { Log } from '../observe/log.ts'
@@ -238,11 +238,11 @@ export class Session implements Subscriber {
       return this.close(CloseCode.unauthorized, error.message)
     }
     if (this.#closed) return
-    if (this.#principal !== null && this.#principal.subject !== principal.subject) {
+    if (this.#principal !== null && !isSameUser(this.#principal, principal)) {
       // A write that waits for its turn must never run as somebody else.
       return this.close(
         CloseCode.unauthorized,
-        'The new token has another `sub`. Open another socket for another user.',
+        'The new token has another `sub` or `iss`. Open another socket for another user.',
       )
     }
     if (this.#deadline !== null) clearTimeout(this.#deadline)

@@ -1,5 +1,5 @@
 /** The writes of one socket: one batch at a time, in the order they came, each under the principal it came with. */
-import type { Principal } from '../auth/principal.ts'
+import { type Principal, subjectOf } from '../auth/principal.ts'
 import type { Table } from '../db/catalog.ts'
 import { errorCode, isUnavailable } from '../db/error-code.ts'
 import type { Log } from '../observe/log.ts'
@@ -58,7 +58,7 @@ export class WriteQueue {
   /** `frame`: what it came in. */
   add(message: WriteMessage, frame: string, principal: Principal): void {
     const { length } = frame
-    const user = principal.subject ?? this.#address
+    const user = subjectOf(principal) ?? this.#address
     const table = this.#target.hub.tableNamed(message.table)
     if (table === null)
       return this.#rejectAll(
@@ -100,7 +100,7 @@ export class WriteQueue {
       }
       const applied = await this.#target.applyBatch({
         principal,
-        owner: principal.subject ?? this,
+        owner: subjectOf(principal) ?? this,
         table,
         id: batch,
         get edits() {

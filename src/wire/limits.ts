@@ -82,7 +82,7 @@ export const MESSAGES_BURST_MAX = 5_000
 export const WAITING_CHARACTERS_MAX = 2 * FRAME_BYTES_MAX
 
 /**
- * The same of all sockets of one user (one `sub`; without one, an address): of two sockets that send as much as they may.
+ * The same of all sockets of one user (one `sub` of one `iss`; without `sub`, an address): of two sockets that send as much as they may.
  */
 export const WAITING_CHARACTERS_PER_USER_MAX = 2 * WAITING_CHARACTERS_MAX
 
