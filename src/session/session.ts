@@ -57,8 +57,6 @@ export interface Socket {
 export interface SessionContext extends WriteTarget {
   /** Null: no `auth:`, everybody is anonymous and tokens are not looked at. */
   readonly verifier: Verifier | null
-  /** Null: a socket may outlive its token. Otherwise the leeway after `exp`. */
-  readonly expiryToleranceSeconds: number | null
   readonly hub: WriteTarget['hub'] & {
     tableNamed(name: string | undefined): Table | null
     open(options: OpenOptions): Promise<Opened>

@@ -157,6 +157,7 @@ test('I10: a batch is not taken while a view of its socket is a thousand behind'
       },
       rateLimit: createRateLimit(0),
       waitingWrites: new WaitingWrites(),
+      expiryToleranceSeconds: null,
       log: createLog('silent'),
       metrics: new Metrics(),
     },

@@ -39,6 +39,7 @@ function makeQueue() {
       },
       rateLimit: createRateLimit(0),
       waitingWrites,
+      expiryToleranceSeconds: 0,
       log: createLog('silent'),
       metrics: new Metrics(),
     },
@@ -67,4 +68,26 @@ test('I9: a sub of another issuer, and one that reads like an address, is anothe
   await queue.drained()
   expect(new Set(users).size).toBe(4)
   expect(new Set(batches.map(({ owner }) => owner)).size).toBe(4)
+})
+
+test('I12: with enforce_expiry no batch is begun under a token that has ended while it waited', async () => {
+  const { queue, add, batches, replies, letGo } = makeQueue()
+  const ended = { ...principal({ sub: 'alice' }), expiresAt: inSeconds(-1) }
+  add(principal({ sub: 'alice' }))
+  add(ended)
+  letGo()
+  await queue.drained()
+  expect(batches).toHaveLength(1)
+  expect(replies.map(({ type }) => type)).toEqual(['outcome', 'unavailable'])
+})
+
+test('I12: nor one that has waited for its connection until then', async () => {
+  const { queue, add, batches, replies, letGo } = makeQueue()
+  const ending = { ...principal({ sub: 'alice' }) }
+  add(ending)
+  while (batches.length === 0) await Bun.sleep(0)
+  Object.assign(ending, { expiresAt: inSeconds(-1) })
+  letGo()
+  await queue.drained()
+  expect(replies.map(({ type }) => type)).toEqual(['unavailable'])
 })
