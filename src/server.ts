@@ -11,6 +11,7 @@ import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { OperatorError } from './operator-error.ts'
 import { ConnectionCount } from './session/connection-count.ts'
+import { LargeFrames } from './session/large-frames.ts'
 import { createRateLimit } from './session/rate-limit.ts'
 import { Session, type SessionContext } from './session/session.ts'
 import { WaitingWrites } from './session/waiting-writes.ts'
@@ -109,6 +110,7 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     applyBatch: (batch) => writeGate.run(batch.owner, () => applyBatch(database.writes, batch)),
     rateLimit: createRateLimit(config.rateLimit),
     waitingWrites: new WaitingWrites(),
+    largeFrames: new LargeFrames(),
     log,
     metrics,
     ...(parts.authDeadlineSeconds !== undefined && { authDeadlineSeconds: parts.authDeadlineSeconds }),
