@@ -6,6 +6,7 @@
 import type { ClassRead, ClassResult } from '../db/as-principal.ts'
 import { isUnavailable } from '../db/error-code.ts'
 import type { Id } from '../wire/messages.ts'
+import { SettingsCount } from './shared-read.ts'
 import type { ReadFor, ViewReader } from './subscription.ts'
 
 interface Request {
@@ -53,9 +54,13 @@ export class JointReads {
   #next(): readonly Request[] {
     let left = this.#options.rowsMax()
     let count = 0
-    for (const { ids } of this.#waiting) {
+    const settings = new SettingsCount()
+    const classes = new Set<string>()
+    for (const { reader, ids } of this.#waiting) {
       left -= ids.length
       if (left < 0 && count > 0) break
+      if (!classes.has(reader.class.key) && !settings.take(reader.class.settings)) break
+      classes.add(reader.class.key)
       count++
     }
     return this.#waiting.splice(0, count)
