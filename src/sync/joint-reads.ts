@@ -1,7 +1,8 @@
 /**
  * Joins the reads of subscriptions that catch up at the same time, as after an outage or when slow sockets drain, into
  * one statement for all of their classes; what comes while one is under way waits for the next. Where a joint read
- * fails, each reads alone (view-reader.ts), with a limit of its own, and only who is to blame pays for it.
+ * fails, or leaves all that a class asked for unread since it is too large for many, each reads alone (view-reader.ts),
+ * with a limit of its own, and only who is to blame pays for it.
  */
 import type { ClassRead, ClassResult } from '../db/as-principal.ts'
 import { isUnavailable } from '../db/error-code.ts'
@@ -80,7 +81,10 @@ export class JointReads {
     for (const [index, { reader, ids, resolve }] of requests.entries()) {
       const result = results?.[classes.get(keys[index]!)!.place]
       // Its claims may have been swapped meanwhile: the subscription looks for that, and throws away what it gets.
-      const isOfUse = result !== undefined && !('error' in result && isUnavailable({ code: result.error }))
+      const isOfUse =
+        result !== undefined &&
+        !('error' in result && isUnavailable({ code: result.error })) &&
+        !('rows' in result && result.rows.length === 0 && result.unread.length > 0)
       resolve(isOfUse ? ownOf(result, ids) : this.#options.readAlone(reader, ids))
     }
   }

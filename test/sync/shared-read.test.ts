@@ -48,3 +48,25 @@ test('I9: so is a joint read', async () => {
   for (const reads of statements) expect(settingsIn(reads)).toBeLessThanOrEqual(SETTINGS_MAX)
   expect(statements.flat()).toHaveLength(classes.length)
 })
+
+test('I10: what is too large to be read for many is read alone, and not asked for together for ever', async () => {
+  const [large, small] = makeClasses(2, 0)
+  const alone: (readonly string[])[] = []
+  const row = { id: 'small', minX: 0, minY: 0, maxX: 0, maxY: 0, json: '{}' }
+  const joint = new JointReads({
+    readTogether: async (reads) =>
+      reads.map(({ ids }) =>
+        ids.includes('large') ? { rows: [], unread: ['large'] } : { rows: [row], unread: ['more'] },
+      ),
+    readAlone: async (_, ids) => {
+      alone.push(ids)
+      return { rows: [], unread: [] }
+    },
+    isSlow: () => false,
+    rowsMax: () => 10,
+  })
+  const read = (one: unknown, id: string) => joint.rows({ class: one } as ReadFor, [id, 'more'])
+  const [, ofSmall] = await Promise.all([read(large, 'large'), read(small, 'small')])
+  expect(alone).toEqual([['large', 'more']])
+  expect(ofSmall).toEqual({ rows: [row], unread: ['more'] })
+})
