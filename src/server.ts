@@ -8,6 +8,7 @@ import { answer, HTTP_BODY_BYTES_MAX } from './http.ts'
 import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { OperatorError } from './operator-error.ts'
+import { LargeFrames } from './session/large-frames.ts'
 import { createRateLimit } from './session/rate-limit.ts'
 import type { SessionContext } from './session/session.ts'
 import { type SocketData, Sockets } from './session/sockets.ts'
@@ -75,6 +76,7 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
     applyBatch: (batch) => writeGate.run(batch.owner, () => applyBatch(database.writes, batch)),
     rateLimit: createRateLimit(config.rateLimit),
     waitingWrites: new WaitingWrites(),
+    largeFrames: new LargeFrames(),
     log,
     metrics,
     ...(parts.authDeadlineSeconds !== undefined && { authDeadlineSeconds: parts.authDeadlineSeconds }),

@@ -54,6 +54,7 @@ export const READ_FUNCTION_ARGUMENTS = '(text[], text[], text[], integer[], inte
  */
 export function readFunctionSql(table: ReadableTable): string {
   const name = readFunctionName(table)
+  const own = name.split('.')[1]
   const rows = (ids: string) =>
     `(${rowsByIdSql(table, ids)} offset 0) q(id, min_x, min_y, max_x, max_y, row_json)`
   return `create or replace function ${name}(
@@ -65,6 +66,7 @@ export function readFunctionSql(table: ReadableTable): string {
 declare
   typed_ids ${table.id.sqlType}[] := ids;
   wanted ${table.id.sqlType}[];
+  is_alone boolean := cardinality(first) = 1;
   ignored text;
   is_read boolean;
 begin
@@ -80,12 +82,13 @@ begin
         wanted := typed_ids[first[n]:last[n]];
       end if;
       if first[n] = last[n] then
-        return query select classes.n, q.id, q.min_x, q.min_y, q.max_x, q.max_y, q.row_json, null::text
+        return query select classes.n, q.id, q.min_x, q.min_y, q.max_x, q.max_y,
+               case when reading.is_alone or length(q.row_json) <= ${own}.length_max then q.row_json end, null::text
           from ${rows('array[reading.wanted[1]]')};
       else
         return query select classes.n, q.id, q.min_x, q.min_y, q.max_x, q.max_y,
-               case when row_number() over () = 1
-                         or sum(length(q.row_json)) over (rows unbounded preceding) <= ${name.split('.')[1]}.length_max
+               case when reading.is_alone and row_number() over () = 1
+                         or sum(length(q.row_json)) over (rows unbounded preceding) <= ${own}.length_max
                     then q.row_json end,
                null::text
           from ${rows(`(select reading.wanted)::${table.id.sqlType}[]`)};

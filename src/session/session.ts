@@ -4,7 +4,7 @@
  */
 
 import { AuthError } from '../auth/auth-error.ts'
-import { ANONYMOUS, type Principal } from '../auth/principal.ts'
+import { ANONYMOUS, isSameUser, type Principal, subjectOf } from '../auth/principal.ts'
 import type { Verifier } from '../auth/verifier.ts'
 import type { Table } from '../db/catalog.ts'
 import type { Log } from '../observe/log.ts'
@@ -20,7 +20,7 @@ import {
   AUTH_DEADLINE_SECONDS,
   FRAME_BYTES_MAX,
   INBOX_MESSAGES_MAX,
-  KEPT_DECODED_MAX,
+  LARGE_FRAME_CHARACTERS,
   PRE_AUTH_FRAME_BYTES_MAX,
   QUEUED_REPLIES_MAX,
   SUBSCRIPTIONS_PER_SOCKET_MAX,
@@ -34,6 +34,7 @@ import type {
   ServerMessage,
   SubscribeMessage,
 } from '../wire/messages.ts'
+import type { LargeFrames } from './large-frames.ts'
 import { LongTimer } from './long-timer.ts'
 import { MessageRate } from './message-rate.ts'
 import type { RateLimit } from './rate-limit.ts'
@@ -58,13 +59,12 @@ export interface Socket {
 export interface SessionContext extends WriteTarget {
   /** Null: no `auth:`, everybody is anonymous and tokens are not looked at. */
   readonly verifier: Verifier | null
-  /** Null: a socket may outlive its token. Otherwise the leeway after `exp`. */
-  readonly expiryToleranceSeconds: number | null
   readonly hub: WriteTarget['hub'] & {
     tableNamed(name: string | undefined): Table | null
     open(options: OpenOptions): Promise<Opened>
   }
   readonly rateLimit: RateLimit
+  readonly largeFrames: LargeFrames
   readonly log: Log
   readonly metrics: Metrics
   readonly authDeadlineSeconds?: number
@@ -75,7 +75,7 @@ export class Session implements Subscriber {
   readonly #context: SessionContext
   readonly #subscriptions = new Map<string, Subscription>()
   readonly #writes: WriteQueue
-  /** Messages that wait for their turn; of large ones only the text. */
+  /** Messages that wait for their turn; of large ones only the text, not looked at yet. */
   readonly #inbox: { readonly frame: string; readonly message: ClientMessage | null }[] = []
   #inboxLength = 0
   readonly #rate = new MessageRate()
@@ -136,15 +136,11 @@ export class Session implements Subscriber {
     if (isLonger(frame, bytesMax))
       return this.close(CloseCode.tooLarge, `A frame may have ${bytesMax} bytes here.`)
     try {
-      const message = decodeClientMessage(frame)
-      const isKept = !this.#isWorking || frame.length <= KEPT_DECODED_MAX
-      this.#inbox.push({ frame, message: isKept ? message : null })
+      const isLarge = this.#principal !== null && frame.length > LARGE_FRAME_CHARACTERS
+      this.#inbox.push({ frame, message: isLarge ? null : decodeClientMessage(frame) })
       this.#inboxLength += frame.length
     } catch (error) {
-      if (this.#principal === null)
-        return this.close(CloseCode.unauthorized, 'The first message must be a token.')
-      const reason = error instanceof BadMessage ? error.message : 'not understood'
-      return this.close(CloseCode.badMessage, `Not a message of this protocol (${reason}).`)
+      return this.#misunderstood(error)
     }
     if (this.#inbox.length > INBOX_MESSAGES_MAX || this.#inboxLength > WAITING_CHARACTERS_MAX)
       return this.close(CloseCode.rateLimited, 'Too many messages at once.')
@@ -198,15 +194,37 @@ export class Session implements Subscriber {
     try {
       for (let next = this.#inbox.shift(); next !== undefined; next = this.#inbox.shift()) {
         this.#inboxLength -= next.frame.length
-        await this.#take(next.message ?? decodeClientMessage(next.frame), next.frame)
+        if (next.message === null) await this.#takeLarge(next.frame)
+        else await this.#take(next.message, next.frame)
         if (this.#closed) return
       }
     } catch (error) {
+      if (error instanceof BadMessage) return this.#misunderstood(error)
       this.#context.log.error('A session failed:', error instanceof Error ? error.name : typeof error)
       this.close(CloseCode.restart, 'The server made a mistake. Connect again.')
     } finally {
       this.#isWorking = false
     }
+  }
+
+  #misunderstood(error: unknown): void {
+    if (this.#principal === null)
+      return this.close(CloseCode.unauthorized, 'The first message must be a token.')
+    const reason = error instanceof BadMessage ? error.message : 'not understood'
+    this.close(CloseCode.badMessage, `Not a message of this protocol (${reason}).`)
+  }
+
+  async #takeLarge(frame: string): Promise<void> {
+    const user = subjectOf(this.principal) ?? this.#socket.address
+    let taking: void | Promise<void> | null = null
+    await this.#context.largeFrames.take(user, () => {
+      if (this.#closed) return
+      const message = decodeClientMessage(frame)
+      taking = this.#take(message, frame)
+      // A token is work to its end. What others wait for, the database, is no work of this thread.
+      return message.type === 'auth' ? taking : undefined
+    })
+    await taking
   }
 
   #take(message: ClientMessage, frame: string): void | Promise<void> {
@@ -239,11 +257,11 @@ export class Session implements Subscriber {
       return this.close(CloseCode.unauthorized, error.message)
     }
     if (this.#closed) return
-    if (this.#principal !== null && this.#principal.subject !== principal.subject) {
+    if (this.#principal !== null && !isSameUser(this.#principal, principal)) {
       // A write that waits for its turn must never run as somebody else.
       return this.close(
         CloseCode.unauthorized,
-        'The new token has another `sub`. Open another socket for another user.',
+        'The new token has another `sub` or `iss`. Open another socket for another user.',
       )
     }
     if (this.#deadline !== null) clearTimeout(this.#deadline)

@@ -1,5 +1,5 @@
 /** The writes of one socket: one batch at a time, in the order they came, each under the principal it came with. */
-import type { Principal } from '../auth/principal.ts'
+import { type Principal, subjectOf } from '../auth/principal.ts'
 import type { Table } from '../db/catalog.ts'
 import { errorCode, isUnavailable } from '../db/error-code.ts'
 import type { Log } from '../observe/log.ts'
@@ -22,6 +22,8 @@ export interface WriteTarget {
   readonly applyBatch: (batch: Batch) => Promise<AppliedBatch>
   readonly rateLimit: RateLimit
   readonly waitingWrites: WaitingWrites
+  /** Null: what was sent under a token may be applied after its end. Otherwise the leeway after `exp`. */
+  readonly expiryToleranceSeconds: number | null
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -33,6 +35,9 @@ interface WriteReplies {
   /** Committed batches that a view of the socket does not have yet. */
   unsettled(): number
 }
+
+/** The token that a batch came under has ended before its turn. Nothing was decided. */
+class TokenExpired extends Error {}
 
 const RETRY_AFTER_MS = 1_000
 /**
@@ -58,7 +63,7 @@ export class WriteQueue {
   /** `frame`: what it came in. */
   add(message: WriteMessage, frame: string, principal: Principal): void {
     const { length } = frame
-    const user = principal.subject ?? this.#address
+    const user = subjectOf(principal) ?? this.#address
     const table = this.#target.hub.tableNamed(message.table)
     if (table === null)
       return this.#rejectAll(
@@ -92,15 +97,18 @@ export class WriteQueue {
   async #apply(waiting: WaitingBatch, principal: Principal, table: Table): Promise<void> {
     const { batch, count } = waiting
     try {
+      this.#requireValid(principal)
       let isAdmitted = false
       const admit = () => {
+        // It may have waited for a connection, or for another try.
+        this.#requireValid(principal)
         // Once for the batch, however often Postgres asks for another try.
         isAdmitted ||= this.#target.rateLimit.take(this.#address, count)
         return isAdmitted
       }
       const applied = await this.#target.applyBatch({
         principal,
-        owner: principal.subject ?? this,
+        owner: subjectOf(principal) ?? this,
         table,
         id: batch,
         get edits() {
@@ -118,13 +126,24 @@ export class WriteQueue {
     } catch (error) {
       if (error instanceof NotAdmitted) {
         this.#rejectAll(waiting, 'rate_limited', 'Too many edits. Try again later.')
-      } else if (isUnavailable(error) || errorCode(error) === READ_WRITE_REFUSED) {
+      } else if (this.#isToBeSentAgain(error)) {
         this.#unavailable(batch)
       } else {
         this.#target.log.error(`A batch failed as a whole (${errorCode(error)}).`)
         this.#rejectAll(waiting, 'error', 'The database refused the batch.')
       }
     }
+  }
+
+  /** The socket is about to be closed for it, or has another token by now: then the client sends the batch again. */
+  #requireValid({ expiresAt }: Principal): void {
+    const { expiryToleranceSeconds } = this.#target
+    if (expiryToleranceSeconds === null || expiresAt === null) return
+    if (Date.now() >= (expiresAt + expiryToleranceSeconds) * 1_000) throw new TokenExpired()
+  }
+
+  #isToBeSentAgain(error: unknown): boolean {
+    return error instanceof TokenExpired || isUnavailable(error) || errorCode(error) === READ_WRITE_REFUSED
   }
 
   #unavailable(batch: string): void {

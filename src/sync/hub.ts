@@ -3,6 +3,7 @@
  * here, and hub and sessions meet only through `Subscriber`.
  */
 
+import { subjectOf } from '../auth/principal.ts'
 import type { TableConfig } from '../config/config.ts'
 import { readTable, type Table } from '../db/catalog.ts'
 import {
@@ -75,6 +76,7 @@ export class Hub {
   readonly #tables: readonly TableHub[]
   readonly #position: { cursorText: string; snapshot: Snapshot }
   readonly #heldCount: HeldCount
+  readonly #gates = new ReadGates()
   readonly #timers: ReturnType<typeof setInterval>[] = []
   #feed: Feed | null = null
   #history: ChangeHistory | null = null
@@ -85,7 +87,6 @@ export class Hub {
   private constructor(options: HubOptions, tables: readonly Table[], sealKey: string) {
     this.#options = options
     this.#position = { cursorText: '', snapshot: snapshotOf('1:1:') }
-    const gates = new ReadGates()
     this.#heldCount = new HeldCount(options.heldRowsMax)
     this.#tables = tables.map(
       (table) =>
@@ -94,7 +95,7 @@ export class Hub {
           table,
           position: this.#position,
           sealKey,
-          gates,
+          gates: this.#gates,
           heldCount: this.#heldCount,
           readTable: () => readWatched(options.database, table),
         }),
@@ -207,7 +208,7 @@ export class Hub {
     // Nothing that was committed before the client asked may be missing from what it is told is complete.
     await Promise.race([this.#feed?.afterNextLook(), Bun.sleep(LOOK_MS_MAX)])
     const recent = this.#history?.after(cursor) ?? null
-    const changes = recent ?? (await this.#changesAfter(cursor, home.table))
+    const changes = recent ?? (await this.#changesAfter(cursor, subscription.subscriber, home.table))
     const own = changes?.filter(({ table }) => table === home.table.oid)
     if (own === undefined || own.some(({ id }) => id === null)) {
       subscription.forgetHeld()
@@ -217,8 +218,15 @@ export class Hub {
     return true
   }
 
-  async #changesAfter(cursor: Cursor, table: Table): Promise<readonly Change[] | null> {
-    const batch = await readChanges(this.#options.database.bulk, cursor, [table.oid]).catch(() => null)
+  async #changesAfter(
+    cursor: Cursor,
+    subscriber: Subscriber,
+    table: Table,
+  ): Promise<readonly Change[] | null> {
+    const user = subjectOf(subscriber.principal) ?? subscriber
+    const batch = await this.#gates
+      .readLog(user, () => readChanges(this.#options.database.bulk, cursor, [table.oid]))
+      .catch(() => null)
     return batch === null || batch.everything ? null : batch.changes
   }
 

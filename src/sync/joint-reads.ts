@@ -1,11 +1,13 @@
 /**
  * Joins the reads of subscriptions that catch up at the same time, as after an outage or when slow sockets drain, into
  * one statement for all of their classes; what comes while one is under way waits for the next. Where a joint read
- * fails, each reads alone (view-reader.ts), with a limit of its own, and only who is to blame pays for it.
+ * fails, or leaves all that a class asked for unread since it is too large for many, each reads alone (view-reader.ts),
+ * with a limit of its own, and only who is to blame pays for it.
  */
 import type { ClassRead, ClassResult } from '../db/as-principal.ts'
 import { isUnavailable } from '../db/error-code.ts'
 import type { Id } from '../wire/messages.ts'
+import { SettingsCount } from './shared-read.ts'
 import type { ReadFor, ViewReader } from './subscription-home.ts'
 
 interface Request {
@@ -53,9 +55,13 @@ export class JointReads {
   #next(): readonly Request[] {
     let left = this.#options.rowsMax()
     let count = 0
-    for (const { ids } of this.#waiting) {
+    const settings = new SettingsCount()
+    const classes = new Set<string>()
+    for (const { reader, ids } of this.#waiting) {
       left -= ids.length
       if (left < 0 && count > 0) break
+      if (!classes.has(reader.class.key) && !settings.take(reader.class.settings)) break
+      classes.add(reader.class.key)
       count++
     }
     return this.#waiting.splice(0, count)
@@ -75,7 +81,10 @@ export class JointReads {
     for (const [index, { reader, ids, resolve }] of requests.entries()) {
       const result = results?.[classes.get(keys[index]!)!.place]
       // Its claims may have been swapped meanwhile: the subscription looks for that, and throws away what it gets.
-      const isOfUse = result !== undefined && !('error' in result && isUnavailable({ code: result.error }))
+      const isOfUse =
+        result !== undefined &&
+        !('error' in result && isUnavailable({ code: result.error })) &&
+        !('rows' in result && result.rows.length === 0 && result.unread.length > 0)
       resolve(isOfUse ? ownOf(result, ids) : this.#options.readAlone(reader, ids))
     }
   }

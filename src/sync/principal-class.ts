@@ -31,7 +31,18 @@ export function settingsOf(principal: Principal, table: Table): ClaimSettings {
   return settings
 }
 
+/** What was made for a principal once: the views of a socket mostly share a table, and its payload may be 16 KiB of JSON. */
+const classes = new WeakMap<Principal, WeakMap<Table, PrincipalClass>>()
+
+/** The class of a principal in a table. Made once for the two, however many views ask. */
 export function classOf(principal: Principal, table: Table): PrincipalClass {
+  const ofPrincipal = classes.get(principal) ?? new WeakMap<Table, PrincipalClass>()
+  const found = ofPrincipal.get(table) ?? makeClass(principal, table)
+  classes.set(principal, ofPrincipal.set(table, found))
+  return found
+}
+
+function makeClass(principal: Principal, table: Table): PrincipalClass {
   const settings = settingsOf(principal, table)
   const { reading } = table.policyReads
   // Not understood, or the whole payload is read: then any claim may count.

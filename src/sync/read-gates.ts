@@ -1,7 +1,7 @@
 /**
  * The ways in to the reads of single subscriptions (view-reader.ts): a wide one, in which a read has little time, and a
  * narrow one beside it, with much, for classes whose policies are slow (slow-classes.ts). So those wait for each other,
- * and others wait for them no longer than the little.
+ * and others wait for them no longer than the little. Reads of the change log have a third one, for two.
  */
 import { errorCode, QUERY_CANCELLED } from '../db/error-code.ts'
 import { READ_CONNECTIONS, SLOW_READ_CONNECTIONS } from '../db/postgres.ts'
@@ -9,6 +9,12 @@ import { FairGate } from './fair-gate.ts'
 
 /** Reads that one socket may have under way by itself; below what there is, so that others get on. */
 const READS_PER_SOCKET_MAX = 2
+
+/**
+ * Reads of the change log at a time, for clients that come back from further away than the server remembers
+ * (change-history.ts): each may bring 20,000 changes. One of each user.
+ */
+const LOG_READS_MAX = 2
 
 /** What a statement of a read may take: in all, and of that to wait for a lock, which is not its policies' fault. */
 export interface ReadTime {
@@ -40,6 +46,7 @@ interface Queue {
 export class ReadGates {
   readonly #wide = new FairGate(READ_CONNECTIONS, READS_PER_SOCKET_MAX)
   readonly #narrow = new FairGate(SLOW_READ_CONNECTIONS, 1)
+  readonly #log = new FairGate(LOG_READS_MAX, 1)
   readonly #queues = new Map<string, Queue>()
 
   /**
@@ -54,6 +61,11 @@ export class ReadGates {
         : await this.#wide.run(socket, () => inLittleTime(readClass, work))
       if (done !== null) return done.result
     }
+  }
+
+  /** Runs a read of the change log when it is the user's turn. */
+  readLog<T>(user: unknown, work: () => Promise<T>): Promise<T> {
+    return this.#log.run(user, work)
   }
 
   /** Null: the class is not slow any more. */

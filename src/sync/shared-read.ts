@@ -2,6 +2,7 @@
  * Cuts what a batch asks of the database into statements whose answers fit into memory, and keeps alike what is alike:
  * classes that want the same rows pass the same array, which travels once (`readForClasses`).
  */
+import type { ClaimSettings } from '../db/as-principal.ts'
 import type { Id } from '../wire/messages.ts'
 import type { AreaInterest, ClassInterest } from './interest.ts'
 
@@ -13,7 +14,29 @@ export interface ClassPart {
   readonly rows: readonly number[]
 }
 
-/** Statements of at most `rowsMax` rows over all of their classes. */
+/**
+ * Settings that one statement may make over all of its classes, each of which sets what any of them does: some ten
+ * milliseconds. Classes of a few claims each never come to it, but users may choose the names of their claims.
+ */
+export const SETTINGS_MAX = 50_000
+
+/** Adds up what the settings of one statement come to. */
+export class SettingsCount {
+  readonly #names = new Set<string>()
+  #classes = 0
+
+  /** Takes one more class; false if it would be too much, for a statement that has one. */
+  take(settings: ClaimSettings): boolean {
+    const news = Object.keys(settings).filter((name) => !this.#names.has(name))
+    const count = (this.#classes + 1) * (this.#names.size + news.length)
+    if (this.#classes > 0 && count > SETTINGS_MAX) return false
+    this.#classes++
+    for (const name of news) this.#names.add(name)
+    return true
+  }
+}
+
+/** Statements of at most `rowsMax` rows, and of at most {@link SETTINGS_MAX} settings, over all of their classes. */
 export function* runsOf(
   interests: readonly ClassInterest[],
   ids: readonly Id[],
@@ -23,7 +46,15 @@ export function* runsOf(
   const unions = new Map<string, readonly number[]>()
   let run: ClassPart[] = []
   let left = rowsMax
-  for (const interest of interests) {
+  let settings = new SettingsCount()
+  for (const interest of byCountOfSettings(interests)) {
+    if (!settings.take(interest.settings)) {
+      if (run.length > 0) yield run
+      run = []
+      left = rowsMax
+      settings = new SettingsCount()
+      settings.take(interest.settings)
+    }
     const rows = rowsOf(interest.areas, ids.length, unions)
     for (let start = 0; start < rows.length; ) {
       const part = start === 0 && rows.length <= left ? rows : rows.slice(start, start + left)
@@ -34,9 +65,17 @@ export function* runsOf(
       yield run
       run = []
       left = rowsMax
+      settings = new SettingsCount()
+      settings.take(interest.settings)
     }
   }
   if (run.length > 0) yield run
+}
+
+/** Those with few settings first, so that they are not cut into many statements by what others have. */
+function byCountOfSettings(interests: readonly ClassInterest[]): readonly ClassInterest[] {
+  const counts = new Map(interests.map((interest) => [interest, Object.keys(interest.settings).length]))
+  return [...interests].sort((a, b) => counts.get(a)! - counts.get(b)!)
 }
 
 /** The rows that matter in any of the areas. One array for all that come to the same. */

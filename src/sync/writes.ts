@@ -3,7 +3,7 @@
  * the same transaction, so that a batch sent twice is applied once (invariant 7).
  */
 import type { Sql, TransactionSql } from 'postgres'
-import type { Principal } from '../auth/principal.ts'
+import { type Principal, subjectOf } from '../auth/principal.ts'
 import { asPrincipal } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
 import { errorCode } from '../db/error-code.ts'
@@ -65,16 +65,11 @@ export async function applyBatch(sql: Sql, batch: Batch): Promise<AppliedBatch> 
   }
 }
 
-/** Keeps the batch ids of users apart. Issuers may reuse each other's subjects, so `iss` is part of it. */
-function subjectOf({ subject, settings }: Principal): string {
-  return subject === null ? '' : JSON.stringify([settings.get('datum.iss') ?? null, subject])
-}
-
 async function inTransaction(
   transaction: TransactionSql,
   { principal, table, id, edits, admit }: Batch,
 ): Promise<AppliedBatch> {
-  const subject = subjectOf(principal)
+  const subject = subjectOf(principal) ?? ''
   const [begun] = await transaction<{ recorded: { outcome: EditOutcome[]; xid: string } | null }[]>`
     select datum.begin_batch(${subject}, ${id}::uuid) as recorded`.catch(withoutSchema)
   const recorded = begun?.recorded ?? null

@@ -5,7 +5,7 @@
 export const CloseCode = {
   /** A frame was not a message of this protocol. Reconnecting will not help: it is a bug in the sender. */
   badMessage: 4400,
-  /** No token, a token that does not verify, another `sub` than before, or (with `enforce_expiry`) past `exp`. */
+  /** No token, a token that does not verify, another `sub` or `iss` than before, or (with `enforce_expiry`) past `exp`. */
   unauthorized: 4401,
   /** Nothing authenticated the socket within {@link import('./limits.ts').AUTH_DEADLINE_SECONDS}. */
   authTimeout: 4408,

@@ -68,5 +68,6 @@ function checkValue(value: Json, levels: number): void {
   if (typeof value === 'number' && !Number.isFinite(value)) throw new BadMessage('a number is out of range')
   if (typeof value !== 'object' || value === null) return
   if (levels === 0) throw new BadMessage(`JSON may be nested ${NESTING_MAX} deep`)
-  for (const inner of Object.values(value)) checkValue(inner, levels - 1)
+  // `Object.values` of an array of a million elements takes most of a second, where the array itself takes milliseconds.
+  for (const inner of Array.isArray(value) ? value : Object.values(value)) checkValue(inner, levels - 1)
 }

@@ -81,11 +81,17 @@ export const INBOX_MESSAGES_MAX = 256
 export const MESSAGES_PER_SECOND_MAX = 1_000
 export const MESSAGES_BURST_MAX = 5_000
 
+/**
+ * A larger frame, in characters, is taken in its user's turn, and the user rests after it for four times what it took the
+ * server. A thousand a second of this size take a tenth of its time: that many messages are allowed anyway.
+ */
+export const LARGE_FRAME_CHARACTERS = 4 * 1024
+
 /** Characters of one socket's messages, and of its batches, that may be waiting: two of the largest frames. */
 export const WAITING_CHARACTERS_MAX = 2 * FRAME_BYTES_MAX
 
 /**
- * The same of all sockets of one user (one `sub`; without one, an address): of two sockets that send as much as they may.
+ * The same of all sockets of one user (one `sub` of one `iss`; without `sub`, an address): of two sockets that send as much as they may.
  */
 export const WAITING_CHARACTERS_PER_USER_MAX = 2 * WAITING_CHARACTERS_MAX
 
@@ -93,8 +99,8 @@ export const WAITING_CHARACTERS_PER_USER_MAX = 2 * WAITING_CHARACTERS_MAX
 export const WAITING_CHARACTERS_IN_ALL_MAX = 16 * WAITING_CHARACTERS_PER_USER_MAX
 
 /**
- * A message that must wait is kept as its text if it has more characters than this, and decoded again when its turn
- * comes: small values take sixteen times the memory of their text.
+ * A batch that must wait is kept as its text if that has more characters than this, and decoded again when its turn comes:
+ * small values take sixteen times the memory of their text.
  */
 export const KEPT_DECODED_MAX = 64 * 1024
 

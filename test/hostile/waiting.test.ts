@@ -157,6 +157,7 @@ test('I10: a batch is not taken while a view of its socket is a thousand behind'
       },
       rateLimit: createRateLimit(0),
       waitingWrites: new WaitingWrites(),
+      expiryToleranceSeconds: null,
       log: createLog('silent'),
       metrics: new Metrics(),
     },
@@ -256,4 +257,29 @@ test('I9: JSON may be nested so deep and no deeper', async () => {
   expect((await client.next('outcome')).edits).toMatchObject([{ status: 'applied' }])
   client.sendRaw(nested(NESTING_MAX - 3))
   expect((await client.untilClosed()).code).toBe(CloseCode.badMessage)
+})
+
+onServer('I9: however many come back from long ago, two read the change log at a time', async () => {
+  await using world = await createWorld()
+  const resume = { cursor: await cursor(world), held: [] }
+  await world.put({ org: 'a' })
+  // Another server, which has not seen what came before it.
+  const server = await world.addServer()
+  const users = Array.from({ length: 5 }, (_, n) => ({ sub: `user ${n}`, org_id: 'a' }))
+  const clients = await Promise.all(users.map((user) => world.connect(user, { server })))
+  /** Without the feeds of the two servers, which follow the log and wait before all others. */
+  const reading = async () => {
+    const [row] = await world.admin<{ n: number }[]>`
+      select count(*)::int - 2 as n from pg_stat_activity
+       where datname = current_database() and wait_event_type = 'Lock' and query like '%from datum.change%'`
+    return row!.n
+  }
+  await world.admin.begin(async (transaction) => {
+    await transaction`lock table datum.change in access exclusive mode`
+    for (const client of clients) client.startSubscribe({ sub: 'late', bbox: ZURICH, resume })
+    while ((await reading()) < 2) await Bun.sleep(20)
+    await Bun.sleep(500)
+    expect(await reading()).toBe(2)
+  })
+  for (const client of clients) await client.next('subscribed')
 })

@@ -116,6 +116,16 @@ test('a token of another sub closes with 4401', async () => {
   }
 })
 
+test('a token of the same sub from another issuer closes with 4401: it may be another user', async () => {
+  const issuers = ['https://one.test', 'https://two.test']
+  await using world = await createWorld({ auth: { issuers } })
+  const ofIssuer = (iss: string | undefined) => ({ ...alice, iss })
+  const { client } = await world.watch(ofIssuer(issuers[0]))
+  await client.authenticate(await mintToken(ofIssuer(issuers[0])))
+  client.send({ type: 'auth', token: await mintToken(ofIssuer(issuers[1])) })
+  expect((await client.untilClosed()).code).toBe(CloseCode.unauthorized)
+})
+
 test('a refresh that does not verify closes with 4401, and what follows it is not obeyed', async () => {
   await using world = await createWorld()
   const { client } = await world.watch(alice)

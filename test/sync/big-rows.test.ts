@@ -136,3 +136,38 @@ test('I9: small edits do not make a row too large either: a little more of a lar
   )
   expect(bob.view.ended).toBeNull()
 })
+
+test('I10: a large row that many classes see is not brought once for each of them in one answer', async () => {
+  await using world = await createWorld({
+    tables: [
+      features({
+        columns: ', body text',
+        policies: `alter table features enable row level security;
+          create policy p on features using (org_id = 'a' and datum.claim('sub') <> '')`,
+      }),
+    ],
+  })
+  const large = await world.put({ org: 'a' })
+  const small = await world.put({ org: 'a' })
+  const users = await Promise.all(Array.from({ length: 5 }, (_, n) => world.watch({ sub: `user ${n}` })))
+  await world.admin`update features set body = repeat('x', 3000000) where id = ${large}`
+  await world.admin`update features set size = 6`
+  for (const { client, view } of users)
+    await client.until(() => [large, small].every((id) => view.rows.get(id)?.size === 6), 'both rows')
+
+  const { sql } = world.openDatabase()
+  const table = await readTable(sql, world.config.tables[0]!)
+  const classes = users.map((_, n) => ({ settings: { 'datum.sub': `user ${n}` }, ids: [large] }))
+  for (const readFunction of [table.readFunction, null])
+    for (const ids of [[large], [large, small]]) {
+      const asked = classes.map(({ settings }) => ({ settings, ids }))
+      const limits = { timeoutMs: null, lengthMax: 100_000 }
+      const { results } = await readForClasses(sql, { ...table, readFunction }, asked, limits)
+      for (const result of results) {
+        if ('error' in result) throw new Error(result.error)
+        expect(result.unread).toContain(large)
+      }
+      const alone = await readForClasses(sql, { ...table, readFunction }, asked.slice(0, 1), limits)
+      expect(alone.results[0]).toMatchObject({ rows: [{}] })
+    }
+})

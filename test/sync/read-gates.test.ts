@@ -76,3 +76,23 @@ test('another error is the read’s own, and an end for it', async () => {
   await expect(one).rejects.toMatchObject({ code: '42501' })
   expect(inside).toHaveLength(1)
 })
+
+test('I9: reads of the change log are two at a time, and one of each user, and views are read beside them', async () => {
+  const gates = new ReadGates()
+  const inside: string[] = []
+  const leave: (() => void)[] = []
+  const readLog = (user: string) =>
+    gates.readLog(user, async () => {
+      inside.push(user)
+      await new Promise<void>((resolve) => leave.push(resolve))
+    })
+  for (const user of ['a', 'a', 'b', 'c']) void readLog(user)
+  const { inside: views, read } = makeClass(gates, 'any')
+  void read()
+  await turn()
+  expect(inside).toEqual(['a', 'b'])
+  expect(views).toHaveLength(1)
+  leave[1]!()
+  await turn()
+  expect(inside).toEqual(['a', 'b', 'c'])
+})

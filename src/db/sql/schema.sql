@@ -179,9 +179,9 @@ end $$;
 -- security applies. Class n sets setting `names[i]` to `settings[(n-1)*k+i]`, k being how many names there are: all
 -- classes set all names, so that none sees another's claims. It reads for `ids[first[n]:last[n]]`. `query` takes those
 -- as $1 (text[]) and returns (id, min_x, min_y, max_x, max_y, row_json). A class whose policies raise an error gets one
--- row with its SQLSTATE (drop its other rows); the others notice nothing. A class gets its first row, and others as long
--- as they all have no more than `length_max` characters; of the rest only the ids (row_json is null), to be asked for
--- again. The last row (class 0) has the fingerprint of `rel`. `apart`: undoes whatever the policies of a class did, before
+-- row with its SQLSTATE (drop its other rows); the others notice nothing. A class gets rows as long as they all have no
+-- more than `length_max` characters, and its first one whatever it has where there is no other class; of the rest only the
+-- ids (row_json is null), to be asked for again. The last row (class 0) has the fingerprint of `rel`. `apart`: undoes whatever the policies of a class did, before
 -- it goes on with the next (what was returned stays): where they are not understood they may keep in a setting, or in a
 -- temporary table, what they found out about a user.
 -- This one plans `query` for every class. The functions `datum.read_…` of the watched tables (src/db/read-function.ts)
@@ -202,11 +202,12 @@ begin
       end loop;
       return query execute
         'select ' || n || ', q.id, q.min_x, q.min_y, q.max_x, q.max_y,
-                case when row_number() over () = 1 or sum(length(q.row_json)) over (rows unbounded preceding) <= $2
+                case when $3 and row_number() over () = 1
+                       or sum(length(q.row_json)) over (rows unbounded preceding) <= $2
                      then q.row_json end,
                 null::text
            from (' || query || ' offset 0) q(id, min_x, min_y, max_x, max_y, row_json)'
-        using ids[first[n]:last[n]], length_max;
+        using ids[first[n]:last[n]], length_max, cardinality(first) = 1;
       if apart then
         is_read := true;
         raise exception 'undone';
