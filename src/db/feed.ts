@@ -58,6 +58,8 @@ const LASTING_LOAD_MS = 1_500
 const MANY_CHANGES = 200
 const LASTING_PAUSE_RATIO = 9
 const LASTING_PAUSE_MS_MAX = 500
+/** So often in a row the session with the doorbell's lock is another one: that is no reconnection, but a pooler. */
+const LOST_DOORBELLS_MAX = 3
 const RETRY_MS = 500
 /** How long the log may take to answer. It is a look at an index; a database that takes longer is as good as away. */
 const ANSWER_DEADLINE_MS = 10_000
@@ -268,20 +270,29 @@ export class Feed {
    * with nothing new it sees to it that writers ring, reads once more, and sleeps.
    */
   async #poll(healthy: () => void): Promise<void> {
-    const { database, tables, onBatch } = this.#options
+    const { database, tables, onBatch, log } = this.#options
     if (!this.#isListening) await this.#listen()
     // The embedded database has one session, so writers there always ring: they would not see a lock of their own.
     const doorbell = this.#canListen && database.kind === 'postgres' ? new Doorbell(database.feed) : null
     let inARow = 0
     let busySince = 0
     let earlierMs = POLL_FOR_EARLIER_MS
+    let lostDoorbells = 0
     while (!this.#stopped) {
       this.#rung = false
       const beganAt = performance.now()
       const waiting = this.#waiting.length
       const batch = await withDeadline(readChanges(database.feed, this.#cursor, tables()))
       if (this.#stopped) return
+      const hadDoorbell = doorbell?.isSet ?? false
       doorbell?.sawBackend(batch.backend)
+      if (hadDoorbell && !doorbell?.isSet && ++lostDoorbells === LOST_DOORBELLS_MAX) {
+        log.warn(
+          'Every statement has another session of Postgres (a pooler in transaction mode?); polling instead.',
+        )
+        this.#canListen = false
+        return
+      }
       healthy()
       const taken = onBatch(batch)
       for (const resolve of this.#waiting.splice(0, waiting)) resolve()
@@ -298,6 +309,7 @@ export class Feed {
       } else if (!this.#rung) {
         const isCovered = doorbell === null || doorbell.covers(this.#cursor.snapshot)
         await this.#sleep(isCovered ? this.#safetyPollMs : earlierMs)
+        lostDoorbells = 0
         if (!isCovered) earlierMs = Math.min(earlierMs * 2, POLL_FOR_EARLIER_MS_MAX)
       }
     }
