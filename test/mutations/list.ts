@@ -63,6 +63,15 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     invariant: 'I2',
+    breaks: 'what the policies of one class keep in a setting is there for the next',
+    file: 'src/db/read-function.ts',
+    find: 'if apart then',
+    replace: 'if apart and false then',
+    tests: ['test/sync/class-reads.test.ts'],
+    only: 'remembers',
+  },
+  {
+    invariant: 'I2',
     breaks: 'a policy that is not understood is shared by the claims that were found in it',
     file: 'src/sync/principal-class.ts',
     find: 'if (reading === null || reading.settings.has(PAYLOAD_SETTING)) return { key: keyOf(settings), settings }',
@@ -346,7 +355,7 @@ export const MUTATIONS: readonly Mutation[] = [
     invariant: 'I8',
     breaks: "a policy's error is a view without rows",
     file: 'src/db/read-function.ts',
-    find: 'class := n; id := null; row_json := null; error := sqlstate;\n      return next;',
+    find: 'class := n; id := null; row_json := null; error := sqlstate;\n        return next;',
     replace: 'null;',
     tests: ['test/sync/claims.test.ts'],
     only: 'I8:',
@@ -432,6 +441,33 @@ export const MUTATIONS: readonly Mutation[] = [
   },
 
   // ---- 11: datum never makes an application's own write fail
+  {
+    invariant: 'I4',
+    breaks: 'the owner of a table may write to it, and wake nobody',
+    file: 'src/db/triggers.ts',
+    find: 'grant execute on function datum.ring(), datum.tidy(bigint) to',
+    replace: 'grant execute on function datum.tidy(bigint) to',
+    tests: ['test/sync/application-writes.test.ts'],
+    only: 'of another owner',
+  },
+  {
+    invariant: 'I1',
+    breaks: 'what Postgres evaluates while it plans runs as who installed',
+    file: 'src/db/index-role.ts',
+    find: 'if (ready === undefined) {',
+    replace: 'if (ready === null) {',
+    tests: ['test/db/privileges.test.ts'],
+    only: 'evaluates',
+  },
+  {
+    invariant: 'I10',
+    breaks: 'a large row travels once for each class that sees it',
+    file: 'src/db/read-function.ts',
+    find: 'is_alone boolean := cardinality(first) = 1;',
+    replace: 'is_alone boolean := true;',
+    tests: ['test/sync/big-rows.test.ts'],
+    only: 'many classes',
+  },
   {
     invariant: 'I11',
     breaks: "an error of the trigger is the application's",
