@@ -22,13 +22,20 @@ interface PrincipalScope {
   readonly proof?: ReplicaProof | null
 }
 
-/** Runs `work` in a transaction of its own in which the claims are set. Commits when it resolves, else rolls back. */
+/** Ends a transaction that only read: what policies kept in their session, for the next user of it, is undone too. */
+const UNDONE = new Error('undone')
+
+/**
+ * Runs `work` in a transaction of its own in which the claims are set. Commits what was written when it resolves, else
+ * rolls back.
+ */
 export async function asPrincipal<T>(
   sql: Sql,
   { settings, access, timeoutMs, lockTimeoutMs = timeoutMs, proof = null }: PrincipalScope,
   work: (transaction: TransactionSql) => Promise<T>,
 ): Promise<T> {
-  const result = await sql.begin(access, async (transaction) => {
+  let result: T | undefined
+  const ended = sql.begin(access, async (transaction) => {
     // An object travels as the one jsonb parameter; the values never meet SQL text.
     // Checked by the statement before the one that reads, which so has what is replayed by now.
     const proven =
@@ -42,7 +49,11 @@ export async function asPrincipal<T>(
              set_config('jit', 'off', true),
              (select count(set_config(claim.key, claim.value, true)) from jsonb_each_text(${transaction.json(settings)}) claim)`
     if (scope?.proven !== true) throw new NotFromReplica(NOT_REPLAYED)
-    return work(transaction)
+    result = await work(transaction)
+    if (access === 'read only') throw UNDONE
+  })
+  await ended.catch((error) => {
+    if (error !== UNDONE) throw error
   })
   return result as T
 }

@@ -45,11 +45,15 @@ export class Doorbell {
     return this.#held !== null
   }
 
-  /** From now on writers ring. False if that could not be had at once; try again. */
-  async set(): Promise<boolean> {
-    const [lock] = await this.#sql<{ locked: boolean; backend: number }[]>`
-      select pg_try_advisory_lock_shared(${LOCK_KEY}::bigint) as locked, pg_backend_pid() as backend`
-    if (lock?.locked !== true) return false
+  /**
+   * From now on writers ring. `backend` is the session that the feed has just read on. False if it could not be had at
+   * once; try again. Null: the statement came to another session, where a lock would only stay behind.
+   */
+  async set(backend: number): Promise<boolean | null> {
+    const [lock] = await this.#sql<{ locked: boolean | null; backend: number }[]>`
+      select case when pg_backend_pid() = ${backend}::int
+               then pg_try_advisory_lock_shared(${LOCK_KEY}::bigint) end as locked, pg_backend_pid() as backend`
+    if (lock?.locked !== true) return lock?.locked ?? null
     // A second statement, for a snapshot taken after the lock.
     const [now] = await this.#sql<{ xmax: string }[]>`
       select pg_snapshot_xmax(pg_current_snapshot())::text as xmax`

@@ -286,10 +286,9 @@ export class Feed {
       if (this.#stopped) return
       const hadDoorbell = doorbell?.isSet ?? false
       doorbell?.sawBackend(batch.backend)
-      if (hadDoorbell && !doorbell?.isSet && ++lostDoorbells === LOST_DOORBELLS_MAX) {
-        log.warn(
-          'Every statement has another session of Postgres (a pooler in transaction mode?); polling instead.',
-        )
+      if (hadDoorbell && !doorbell?.isSet) lostDoorbells++
+      if (lostDoorbells >= LOST_DOORBELLS_MAX) {
+        log.warn('Statements have one session of Postgres after the other (a pooler?); polling instead.')
         this.#canListen = false
         return
       }
@@ -304,12 +303,15 @@ export class Feed {
         if (inARow === BUSY_BATCHES) await doorbell?.unset()
         // Not to be cut short by a ring: under load it rings all the time.
         if (inARow >= BUSY_BATCHES) await Bun.sleep(pauseMs(batch, beganAt, busySince))
-      } else if (doorbell !== null && !doorbell.isSet && (await doorbell.set())) {
-        earlierMs = POLL_FOR_EARLIER_MS
-      } else if (!this.#rung) {
+        continue
+      }
+      const isNew = doorbell !== null && !doorbell.isSet ? await doorbell.set(batch.backend) : false
+      if (isNew === null) lostDoorbells++
+      if (isNew) earlierMs = POLL_FOR_EARLIER_MS
+      else if (!this.#rung) {
         const isCovered = doorbell === null || doorbell.covers(this.#cursor.snapshot)
         await this.#sleep(isCovered ? this.#safetyPollMs : earlierMs)
-        lostDoorbells = 0
+        if (doorbell?.isSet) lostDoorbells = 0
         if (!isCovered) earlierMs = Math.min(earlierMs * 2, POLL_FOR_EARLIER_MS_MAX)
       }
     }

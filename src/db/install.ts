@@ -152,7 +152,11 @@ async function installSchema(transaction: TransactionSql, run: RunStatement): Pr
   const exists = await refuseForeignSchema(transaction)
   const before = await installedVersion(transaction)
   // Fails if somebody makes one at this very moment.
-  if (!exists) await run('create schema datum')
+  if (!exists) {
+    await run('create schema datum')
+    // Default privileges may have let others in.
+    await refuseForeignSchema(transaction)
+  }
   await run(
     schemaSql.replaceAll('{postgis}', quoteIdentifier(server.postgis)).replaceAll('{ring}', RING_BODY_SQL),
   )

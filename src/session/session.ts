@@ -88,6 +88,8 @@ export class Session implements Subscriber {
   #queuedReplies = 0
   #closed = false
   #isWorking = false
+  /** Waits for its user's turn, which may come long after the socket is gone. */
+  #largeFrame: string | null = null
 
   constructor(socket: Socket, context: SessionContext) {
     this.#socket = socket
@@ -121,6 +123,10 @@ export class Session implements Subscriber {
 
   get queuedBytes(): number {
     return this.#closed ? 0 : this.#socket.queuedBytes()
+  }
+
+  get isClosed(): boolean {
+    return this.#closed
   }
 
   get writable(): boolean {
@@ -157,6 +163,7 @@ export class Session implements Subscriber {
   onClose(): void {
     this.#closed = true
     this.#inbox.length = 0
+    this.#largeFrame = null
     if (this.#deadline !== null) clearTimeout(this.#deadline)
     this.#expiry.clear()
     for (const subscription of this.#subscriptions.values()) subscription.leave()
@@ -217,8 +224,11 @@ export class Session implements Subscriber {
   async #takeLarge(frame: string): Promise<void> {
     const user = subjectOf(this.principal) ?? this.#socket.address
     let taking: void | Promise<void> | null = null
+    this.#largeFrame = frame
     await this.#context.largeFrames.take(user, () => {
-      if (this.#closed) return
+      const frame = this.#largeFrame
+      if (frame === null) return
+      this.#largeFrame = null
       const message = decodeClientMessage(frame)
       taking = this.#take(message, frame)
       // A token is work to its end. What others wait for, the database, is no work of this thread.

@@ -225,7 +225,9 @@ export class Hub {
   ): Promise<readonly Change[] | null> {
     const user = subjectOf(subscriber.principal) ?? subscriber
     const batch = await this.#gates
-      .readLog(user, () => readChanges(this.#options.database.bulk, cursor, [table.oid]))
+      .readLog(user, async () =>
+        subscriber.isClosed ? null : await readChanges(this.#options.database.bulk, cursor, [table.oid]),
+      )
       .catch(() => null)
     return batch === null || batch.everything ? null : batch.changes
   }

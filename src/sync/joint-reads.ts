@@ -79,13 +79,14 @@ export class JointReads {
     const keys = requests.map(({ reader }) => reader.class.key)
     const results = await this.#options.readTogether(reads)
     for (const [index, { reader, ids, resolve }] of requests.entries()) {
-      const result = results?.[classes.get(keys[index]!)!.place]
+      const whole = results?.[classes.get(keys[index]!)!.place]
+      const result = whole === undefined ? undefined : ownOf(whole, ids)
       // Its claims may have been swapped meanwhile: the subscription looks for that, and throws away what it gets.
       const isOfUse =
         result !== undefined &&
         !('error' in result && isUnavailable({ code: result.error })) &&
         !('rows' in result && result.rows.length === 0 && result.unread.length > 0)
-      resolve(isOfUse ? ownOf(result, ids) : this.#options.readAlone(reader, ids))
+      resolve(isOfUse ? result : this.#options.readAlone(reader, ids))
     }
   }
 }

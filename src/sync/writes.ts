@@ -65,10 +65,8 @@ export async function applyBatch(sql: Sql, batch: Batch): Promise<AppliedBatch> 
   }
 }
 
-async function inTransaction(
-  transaction: TransactionSql,
-  { principal, table, id, edits, admit }: Batch,
-): Promise<AppliedBatch> {
+async function inTransaction(transaction: TransactionSql, batch: Batch): Promise<AppliedBatch> {
+  const { principal, table, id, admit } = batch
   const subject = subjectOf(principal) ?? ''
   const [begun] = await transaction<{ recorded: { outcome: EditOutcome[]; xid: string } | null }[]>`
     select datum.begin_batch(${subject}, ${id}::uuid) as recorded`.catch(withoutSchema)
@@ -79,7 +77,8 @@ async function inTransaction(
   await transaction.unsafe('set constraints all immediate')
   const outcomes: EditOutcome[] = []
   const giveUpAt = performance.now() + BATCH_TIMEOUT_MS
-  for (const edit of edits) {
+  // Large batches are decoded when they are looked at, so not before.
+  for (const edit of batch.edits) {
     outcomes.push(performance.now() < giveUpAt ? await applyEdit(transaction, table, edit) : TOO_LATE)
   }
   const [finished] = await transaction<{ xid: string }[]>`
@@ -101,8 +100,8 @@ function withoutSchema(error: unknown): never {
 
 /** From this size on an insert may make a row too large. */
 const LARGE_INSERT_CHARACTERS = 64 * 1024
-/** And so may one with a number that is longer when written out: `1e99`, also in a text, but no part of a UUID. */
-const SHORTENED_NUMBER = /(?<![\w-])\d+e\+?\d{2,}(?![\w-])/i
+/** And so may one with a number that is longer when written out: `1e99`, `-1.e99`, `1_0e9_9`, but no part of a UUID. */
+const SHORTENED_NUMBER = /(?<!\w)(?<!\w-)\d[\d_]*(?:\.[\d_]*)?e\+?\d[\d_]+(?![\w-])/i
 
 const TOO_LATE: EditOutcome = {
   status: 'rejected',

@@ -123,11 +123,15 @@ test('I9: small edits do not make a row too large either: a little more of a lar
   // A hundred times 131,072 digits.
   const numbers = new Array<string>(100).fill('1e131071')
   await edit([update({ n: numbers })])
-  await edit([{ op: 'insert', columns: { id: crypto.randomUUID(), org_id: 'a', n: numbers } }])
+  const written = ['1e131071', '-1e131071', '1.e131071', '-1.5E+131071']
+  for (const number of written) {
+    const n = new Array<string>(100).fill(number)
+    await edit([{ op: 'insert', columns: { id: crypto.randomUUID(), org_id: 'a', n } }])
+  }
   await edit([{ op: 'insert', columns: { org_id: 'a', n: numbers } }])
   expect(codes).toEqual([
     ...['applied', 'applied', 'applied', 'too_large', 'applied'],
-    ...['too_large', 'too_large', 'too_large'],
+    ...['too_large', ...written.map(() => 'too_large'), 'too_large'],
   ])
   await edit([update({ name: 'last' })])
   await bob.client.until(

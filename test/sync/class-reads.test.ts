@@ -53,53 +53,57 @@ for (const [shape, expression] of Object.entries(SHARED))
     expect((await classReads(world)) - before).toBe(2)
   })
 
-/** Correct where each request is a transaction of its own: what was found out about the user is kept for its length. */
-const REMEMBERS = `
+/** Correct where each request is a transaction, or a session, of its own: keeps what was found out about the user. */
+const remembers = (isLocal: boolean) => `
   create function org_of_user() returns text language plpgsql as $$ begin
     if coalesce(current_setting('app.org', true), '') = '' then
-      perform set_config('app.org', datum.claim('org_id'), true);
+      perform set_config('app.org', datum.claim('org_id'), ${isLocal});
     end if;
     return current_setting('app.org');
   end $$`
 
 test('I1, I2: a policy that remembers the user remembers nobody else', async () => {
-  await using world = await createWorld({
-    tables: [
-      features({
-        policies: `${REMEMBERS};
+  for (const isLocal of [true, false]) {
+    await using world = await createWorld({
+      tables: [
+        features({
+          policies: `${remembers(isLocal)};
             alter table features enable row level security; alter table features force row level security;
             create policy p on features using (org_id = org_of_user())`,
-      }),
-    ],
-  })
-  const ids = new Map<string, string>()
-  for (const org of ['a', 'b', 'c']) ids.set(org, await world.put({ org, name: org }))
-  const watchers = await Promise.all(
-    [...ids.keys()].map(async (org) => ({
-      org,
-      ...(await world.watch({ sub: org, org_id: org }, { allowed: onlyOrg(org) })),
-    })),
-  )
-  const before = await classReads(world)
-  await world.admin`update features set size = 7`
-  for (const { client, view, org } of watchers) {
-    await client.until(() => [...view.rows.values()].some(({ size }) => size === 7), 'the change')
-    expect([...view.rows.keys()]).toEqual([ids.get(org)!])
-  }
-  expect((await classReads(world)) - before).toBeGreaterThanOrEqual(3)
+        }),
+      ],
+    })
+    const ids = new Map<string, string>()
+    for (const org of ['a', 'b', 'c']) ids.set(org, await world.put({ org, name: org }))
+    const watchers = await Promise.all(
+      [...ids.keys()].map(async (org) => ({
+        org,
+        ...(await world.watch({ sub: org, org_id: org }, { allowed: onlyOrg(org) })),
+      })),
+    )
+    const before = await classReads(world)
+    await world.admin`update features set size = 7`
+    for (const { client, view, org } of watchers) {
+      await client.until(() => [...view.rows.values()].some(({ size }) => size === 7), 'the change')
+      expect([...view.rows.keys()]).toEqual([ids.get(org)!])
+    }
+    expect((await classReads(world)) - before).toBeGreaterThanOrEqual(3)
 
-  const { sql } = world.openDatabase()
-  const table = await readTable(sql, world.config.tables[0]!)
-  const classes = [...ids.keys()].map((org) => ({
-    settings: { 'datum.org_id': org },
-    ids: [...ids.values()],
-  }))
-  const limits = { timeoutMs: null, lengthMax: 1_000_000 }
-  expect(table.readFunction).not.toBeNull()
-  // With the function that `setup` made, and as for a table that was altered since.
-  for (const readFunction of [table.readFunction, null]) {
-    const { results } = await readForClasses(sql, { ...table, readFunction }, classes, limits)
-    const seen = results.map((result) => ('rows' in result ? result.rows.map(({ id }) => id) : result.error))
-    expect(seen).toEqual([...ids.values()].map((id) => [id]))
+    const { sql } = world.openDatabase()
+    const table = await readTable(sql, world.config.tables[0]!)
+    const classes = [...ids.keys()].map((org) => ({
+      settings: { 'datum.org_id': org },
+      ids: [...ids.values()],
+    }))
+    const limits = { timeoutMs: null, lengthMax: 1_000_000 }
+    expect(table.readFunction).not.toBeNull()
+    // With the function that `setup` made, and as for a table that was altered since.
+    for (const readFunction of [table.readFunction, null]) {
+      const { results } = await readForClasses(sql, { ...table, readFunction }, classes, limits)
+      const seen = results.map((result) =>
+        'rows' in result ? result.rows.map(({ id }) => id) : result.error,
+      )
+      expect(seen).toEqual([...ids.values()].map((id) => [id]))
+    }
   }
 })

@@ -63,6 +63,7 @@ function makeHome(held: readonly Id[] = []) {
   }
   const subscriber = {
     principal: ANONYMOUS as Principal,
+    isClosed: false,
     writable: true,
     send: (frame: string) => void frames.push(JSON.parse(frame)),
     ended: () => {},
