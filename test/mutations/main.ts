@@ -43,8 +43,7 @@ async function soundTests(tree: Tree, mutations: readonly Mutation[]): Promise<b
   const files = [...new Set(mutations.flatMap(({ tests }) => tests))].sort()
   console.log(`${files.length} test files without a mutation …`)
   const run = await tree.test(files)
-  if (!run.passed)
-    console.log(`${run.output.slice(-4_000)}\nThe tests fail as it is: ${run.failed.join('; ')}`)
+  if (!run.passed) console.log(`${whyOf(run.output)}\nThe tests fail as it is: ${run.failed.join('; ')}`)
   return run.passed
 }
 
@@ -80,4 +79,10 @@ async function torture(tree: Tree, mutations: readonly Mutation[]): Promise<void
     if (broken !== null) console.log(`            by "${broken.slice(0, 200)}"`)
   }
   console.log(`\n${noticed} of ${mutations.length} noticed by a short torture`)
+}
+
+/** What the tests said before the first of them failed. */
+function whyOf(output: string): string {
+  const at = output.indexOf('(fail)')
+  return output.slice(Math.max(0, at - 4_000), at + 200)
 }
