@@ -499,6 +499,15 @@ export const MUTATIONS: readonly Mutation[] = [
   // ---- 12: claims never outlive their transaction; tokens, secrets and row values never reach the log
   {
     invariant: 'I12',
+    breaks: 'what the policies of one reader keep in their session is there for the next',
+    file: 'src/db/as-principal.ts',
+    find: "if (access === 'read only') throw UNDONE",
+    replace: '',
+    tests: ['test/sync/class-reads.test.ts'],
+    only: 'remembers',
+  },
+  {
+    invariant: 'I12',
     breaks: 'claims stay on the connection',
     file: 'src/db/as-principal.ts',
     find: 'set_config(claim.key, claim.value, true)',

@@ -145,17 +145,22 @@ test('I12: claims do not stay on a connection of the pool', async () => {
   await client.write([{ op: 'update', id, columns: { org_id: 'b' } }])
   // More than the pool has connections, so that each of them is used for a principal and looked at afterwards.
   const many = <T>(work: () => Promise<T>) => Promise.all(Array.from({ length: 12 }, work))
-  const { bulk } = world.openDatabase()
-  const scope = { settings: { 'datum.org_id': 'a' }, access: 'read only', timeoutMs: 10_000 } as const
-  const read = await many(() =>
-    asPrincipal(bulk, scope, async (tx) => (await tx`select from features`).length),
-  )
-  expect(new Set(read)).toEqual(new Set([1]))
-  const left = await many(
-    () =>
-      bulk`select coalesce(current_setting('datum.org_id', true), '') as org, (select count(*)::int from features) as rows`,
-  )
-  for (const [row] of left) expect(row).toMatchObject({ org: '', rows: 0 })
+  const { bulk, writes } = world.openDatabase()
+  for (const [pool, access] of [
+    [bulk, 'read only'],
+    [writes, 'read write'],
+  ] as const) {
+    const scope = { settings: { 'datum.org_id': 'a' }, access, timeoutMs: 10_000 }
+    const read = await many(() =>
+      asPrincipal(pool, scope, async (tx) => (await tx`select from features`).length),
+    )
+    expect(new Set(read)).toEqual(new Set([1]))
+    const left = await many(
+      () =>
+        pool`select coalesce(current_setting('datum.org_id', true), '') as org, (select count(*)::int from features) as rows`,
+    )
+    for (const [row] of left) expect(row).toMatchObject({ org: '', rows: 0 })
+  }
   const nobody = await world.watch({ sub: 'nobody' })
   expect(nobody.view.rows.size).toBe(0)
 })

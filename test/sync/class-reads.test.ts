@@ -81,6 +81,12 @@ test('I1, I2: a policy that remembers the user remembers nobody else', async () 
         ...(await world.watch({ sub: org, org_id: org }, { allowed: onlyOrg(org) })),
       })),
     )
+    // More than there are connections for it, so that each serves several users.
+    for (let n = 0; n < 15; n++) {
+      const org = ['a', 'b', 'c'][n % 3]!
+      const { view } = await world.watch({ sub: `${n}`, org_id: org }, { allowed: onlyOrg(org) })
+      expect([...view.rows.keys()]).toEqual([ids.get(org)!])
+    }
     const before = await classReads(world)
     await world.admin`update features set size = 7`
     for (const { client, view, org } of watchers) {

@@ -135,9 +135,9 @@ test('I2: a claim that one has and the next one lacks, read in one statement', a
       }),
     ],
   })
-  // In this order, which is the order in which the statement reads for them.
+  // In this order, which is the order in which the statement reads for them, as both have as many claims.
   const red = await world.watch({ sub: 'red', team: 'red' })
-  const none = await world.watch({ sub: 'none' }, { allowed: (row) => row.name === 'all' })
+  const none = await world.watch({ sub: 'none', group: 'red' }, { allowed: (row) => row.name === 'all' })
   const [team, all] = [await world.put({ name: 'red' }), await world.put({ name: 'all' })]
   await red.client.until(() => red.view.rows.size === 2, 'both rows')
   await none.client.until(() => none.view.rows.size === 1, 'its row')
