@@ -1,8 +1,12 @@
-/** What a transaction may count on: that nothing but its own statements runs in it. */
+/** What statements may count on: that none but its own run in a transaction, and that each gets its own answer. */
 import { expect, setDefaultTimeout, test } from 'bun:test'
+import { connect } from 'node:net'
+import postgres from 'postgres'
+import { backendKind } from '../support/backend.ts'
 import { createWorld, TEST_TIMEOUT_MS } from '../support/fixture.ts'
 
 setDefaultTimeout(TEST_TIMEOUT_MS)
+const onServer = test.skipIf((await backendKind()) === 'embedded')
 
 test('I1: statements that wait for a connection run in nobody’s open transaction, even after one that sent megabytes', async () => {
   await using world = await createWorld({ start: false })
@@ -37,3 +41,29 @@ test('I1: statements that wait for a connection run in nobody’s open transacti
   }
   expect(new Set(await Promise.all(outside))).toEqual(new Set(['']))
 })
+
+onServer(
+  'I2: each query gets its own answer, also where the socket has room while Postgres is starting',
+  async () => {
+    await using world = await createWorld({ start: false })
+    const { hostname, port } = new URL(world.appUrl!)
+    /** Tells that there is room again after everything that is written, the first message included. */
+    const socket = () =>
+      new Promise((resolve) => {
+        const stream = connect(Number(port), hostname, () => resolve(stream))
+        const write = stream.write.bind(stream)
+        stream.write = ((...written: Parameters<typeof write>) => {
+          setImmediate(() => stream.emit('drain'))
+          return write(...written)
+        }) as typeof stream.write
+      })
+    const sql = postgres(world.appUrl!, { max: 1, fetch_types: false, socket } as never)
+    try {
+      const asked = Array.from({ length: 50 }, (_, n) => n)
+      const answers = await Promise.all(asked.map(async (n) => (await sql`select ${n}::int as n`)[0]?.n))
+      expect(answers).toEqual(asked)
+    } finally {
+      await sql.end({ timeout: 1 })
+    }
+  },
+)
