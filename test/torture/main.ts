@@ -55,7 +55,7 @@ async function run(seed: number): Promise<SeedResult> {
   const result = { seed, rounds, seconds: (Date.now() - began) / 1_000, history }
   await history.close()
   report(result)
-  if (history.violations.length === 0 && values.logs === undefined) await rm(history.path)
+  if (history.violations.length === 0 && values.logs === undefined) await rm(history.path, { force: true })
   return result
 }
 
