@@ -67,3 +67,26 @@ onServer(
     }
   },
 )
+
+onServer(
+  'I2: a query that is cancelled while it waits on its connection leaves the others their own answers',
+  async () => {
+    await using world = await createWorld({ start: false })
+    const sql = postgres(world.appUrl!, { max: 1, fetch_types: false })
+    try {
+      await sql`select 1`
+      const first = sql`select pg_sleep(0.3)::text, 1 as n`.execute()
+      const cancelled = sql`select pg_sleep(30)::text, 2 as n`.execute()
+      const last = sql`select 3 as n`.execute()
+      // When all are sent, and the first is not answered.
+    await Bun.sleep(100)
+    cancelled.cancel()
+      const [one, two, three] = await Promise.allSettled([first, cancelled, last])
+      expect(one).toMatchObject({ status: 'fulfilled', value: [{ n: 1 }] })
+      expect(two).toMatchObject({ status: 'rejected', reason: { code: '57014' } })
+      expect(three).toMatchObject({ status: 'fulfilled', value: [{ n: 3 }] })
+    } finally {
+      await sql.end({ timeout: 1 })
+    }
+  },
+)
