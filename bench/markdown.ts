@@ -5,7 +5,7 @@
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { plot } from './plot.ts'
-import { type Cells, cellsOf } from './report.ts'
+import { type Cells, cellsOf, TITLES } from './report.ts'
 import type { Result } from './row.ts'
 import { processes } from './rows/processes.ts'
 
@@ -25,7 +25,7 @@ export const SECTIONS: readonly Section[] = [
     begin: '<!-- figures: made by `bun run bench --markdown` -->',
     end: '<!-- end of figures -->',
     content: (results) =>
-      `${machine()}\n\n${tableOf(BENCHMARK_COLUMNS, cellsOf(results.filter(({ row }) => row !== processes)))}`,
+      `${machine()}\n\n${tableOf(TITLES, cellsOf(results.filter(({ row }) => row !== processes)))}`,
   },
   {
     page: 'SCALING.md',
@@ -39,24 +39,8 @@ export const SECTIONS: readonly Section[] = [
   },
 ]
 
-const BENCHMARK_COLUMNS: Readonly<Partial<Cells>> = {
-  row: 'row',
-  of: 'of',
-  measured: 'measured',
-  floor: 'floor',
-  ratio: 'ratio',
-  spread: 'rounds',
-  mustBe: 'must be',
-  met: 'met',
-}
-
-const SCALING_COLUMNS: Readonly<Partial<Cells>> = {
-  of: 'of',
-  measured: 'measured',
-  floor: 'compared with',
-  ratio: 'ratio',
-  spread: 'rounds',
-}
+const { of, measured, ratio, spread } = TITLES
+const SCALING_COLUMNS: Readonly<Partial<Cells>> = { of, measured, floor: 'compared with', ratio, spread }
 
 /** Writes `results`, which must be of all rows, into every page. */
 export async function writePages(results: readonly Result[]): Promise<void> {

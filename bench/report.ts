@@ -27,7 +27,7 @@ export function cellsOf(results: readonly Result[]): readonly Cells[] {
   )
 }
 
-const TITLES: Cells = {
+export const TITLES: Cells = {
   row: 'row',
   of: 'of',
   measured: 'measured',

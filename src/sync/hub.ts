@@ -224,10 +224,9 @@ export class Hub {
     table: Table,
   ): Promise<readonly Change[] | null> {
     const user = subjectOf(subscriber.principal) ?? subscriber
+    const isWanted = () => !subscriber.isClosed
     const batch = await this.#gates
-      .readLog(user, async () =>
-        subscriber.isClosed ? null : await readChanges(this.#options.database.bulk, cursor, [table.oid]),
-      )
+      .readLog(user, isWanted, () => readChanges(this.#options.database.bulk, cursor, [table.oid]))
       .catch(() => null)
     return batch === null || batch.everything ? null : batch.changes
   }

@@ -63,9 +63,9 @@ export class ReadGates {
     }
   }
 
-  /** Runs a read of the change log when it is the user's turn. */
-  readLog<T>(user: unknown, work: () => Promise<T>): Promise<T> {
-    return this.#log.run(user, work)
+  /** Runs a read of the change log when it is the user's turn. Null: by then nobody wanted it any more. */
+  readLog<T>(user: unknown, isWanted: () => boolean, work: () => Promise<T>): Promise<T | null> {
+    return this.#log.run(user, async () => (isWanted() ? await work() : null))
   }
 
   /** Null: the class is not slow any more. */

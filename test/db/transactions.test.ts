@@ -79,8 +79,8 @@ onServer(
       const cancelled = sql`select pg_sleep(30)::text, 2 as n`.execute()
       const last = sql`select 3 as n`.execute()
       // When all are sent, and the first is not answered.
-    await Bun.sleep(100)
-    cancelled.cancel()
+      await Bun.sleep(100)
+      cancelled.cancel()
       const [one, two, three] = await Promise.allSettled([first, cancelled, last])
       expect(one).toMatchObject({ status: 'fulfilled', value: [{ n: 1 }] })
       expect(two).toMatchObject({ status: 'rejected', reason: { code: '57014' } })

@@ -125,3 +125,12 @@ onServer(
     expect(candidates).toEqual({ owner: 'datum_index' })
   },
 )
+
+onServer('setup does not leave a schema in which default privileges let others create', async () => {
+  await using world = await createWorld({ start: false })
+  await using other = await stranger(world)
+  await world.admin.unsafe(`alter default privileges grant create on schemas to ${other.role}`)
+  expect(await refusal(setup(world))).toContain(`${other.role} may create objects in the schema`)
+  await world.admin.unsafe(`alter default privileges revoke create on schemas from ${other.role}`)
+  await setup(world)
+})

@@ -4,20 +4,13 @@ import { ANONYMOUS } from '../../src/auth/principal.ts'
 import { Session, type SessionContext } from '../../src/session/session.ts'
 import { CloseCode } from '../../src/wire/close-codes.ts'
 import { FRAME_BYTES_MAX, INBOX_MESSAGES_MAX, WAITING_CHARACTERS_MAX } from '../../src/wire/limits.ts'
+import { silentSocket } from '../support/silent-socket.ts'
 
 const token = (text: string) => JSON.stringify({ type: 'auth', token: text })
 
 /** A session whose first token was good, and whose second is being verified for ever: the rest waits. */
 async function makeWaitingSession() {
-  const closed: number[] = []
-  const socket = {
-    address: 'somewhere',
-    queuedBytes: () => 0,
-    cutOff: () => {},
-    authenticated: () => {},
-    send: () => 1,
-    close: (code: number) => void closed.push(code),
-  }
+  const { socket, closed } = silentSocket()
   const context = {
     verifier: { verify: (text: string) => (text === 'good' ? ANONYMOUS : new Promise(() => {})) },
     expiryToleranceSeconds: null,

@@ -5,6 +5,7 @@ import { LargeFrames } from '../../src/session/large-frames.ts'
 import { Session, type SessionContext } from '../../src/session/session.ts'
 import { CloseCode } from '../../src/wire/close-codes.ts'
 import { FRAME_BYTES_MAX, LARGE_FRAME_CHARACTERS } from '../../src/wire/limits.ts'
+import { silentSocket } from '../support/silent-socket.ts'
 
 const turn = () => new Promise((resolve) => setTimeout(resolve, 0))
 
@@ -71,18 +72,8 @@ function makeSessions(largeFrames: LargeFrames) {
     metrics: { closed: () => {}, frameSent: () => {} },
   } as unknown as SessionContext
   const connect = async (subject: string) => {
-    const closed: number[] = []
-    const session = new Session(
-      {
-        address: 'somewhere',
-        queuedBytes: () => 0,
-        cutOff: () => {},
-        authenticated: () => {},
-        send: () => 1,
-        close: (code: number) => void closed.push(code),
-      },
-      context,
-    )
+    const { socket, closed } = silentSocket()
+    const session = new Session(socket, context)
     session.onFrame(JSON.stringify({ type: 'auth', token: subject }))
     await turn()
     return { session, closed }
@@ -119,4 +110,17 @@ test('a large frame that is no message closes its socket with 4400, and one behi
   await turn()
   expect(closed).toEqual([CloseCode.badMessage])
   expect(opened).toEqual([])
+})
+
+test('I10: a large frame that waits for its turn is not obeyed once its socket is gone', async () => {
+  const { frames, rests } = makeFrames()
+  const { opened, connect } = makeSessions(frames)
+  const [first, second] = [await connect('alice'), await connect('alice')]
+  first.session.onFrame(subscribe('first', LARGE_FRAME_CHARACTERS))
+  second.session.onFrame(subscribe('second', LARGE_FRAME_CHARACTERS))
+  await turn()
+  second.session.onClose()
+  rests[0]!.end()
+  await turn()
+  expect(opened).toEqual(['first'])
 })

@@ -25,6 +25,21 @@ async function asWriter(world: World, settings: string, statements: string): Pro
   })
 }
 
+/**
+ * Gives the table to a role of its own, has a superuser run `setup`, does the work, and takes the role away.
+ */
+async function withLoneOwner(world: World, work: () => Promise<void>): Promise<void> {
+  await world.admin.unsafe(`
+    do $$ begin create role lone_owner; exception when duplicate_object then null; end $$;
+    grant create, usage on schema public to lone_owner; alter table features owner to lone_owner`)
+  await install(world.admin, { tables: world.config.tables, role: 'datum_app' })
+  try {
+    await work()
+  } finally {
+    await world.admin.unsafe('drop owned by lone_owner cascade; drop role lone_owner')
+  }
+}
+
 describe('another role of the application', () => {
   const open = `alter table features enable row level security;
     create policy p on features using (true)`
@@ -73,11 +88,7 @@ describe('another role of the application', () => {
     'I4: writes to a table of another owner than who ran `setup` are logged by row, and ring',
     async () => {
       await using world = await createWorld({ tables: [features({ policies: open })] })
-      await world.admin.unsafe(`
-      do $$ begin create role lone_owner; exception when duplicate_object then null; end $$;
-      grant create, usage on schema public to lone_owner; alter table features owner to lone_owner`)
-      await install(world.admin, { tables: world.config.tables, role: 'datum_app' })
-      try {
+      await withLoneOwner(world, async () => {
         const rung = Promise.withResolvers<void>()
         const listening = await world.admin.listen('datum', () => rung.resolve())
         // As a server holds it that sleeps.
@@ -95,9 +106,7 @@ describe('another role of the application', () => {
         select has_function_privilege('lone_owner', 'datum.tidy(bigint)', 'execute') as tidy,
                has_column_privilege('lone_owner', 'datum.change', 'xid', 'insert') as xid`
         expect(may).toEqual({ tidy: true, xid: false })
-      } finally {
-        await world.admin.unsafe('drop owned by lone_owner cascade; drop role lone_owner')
-      }
+      })
     },
   )
 
@@ -105,11 +114,7 @@ describe('another role of the application', () => {
     'I11: writes where the triggers lost every right, as in a dump restored without privileges',
     async () => {
       await using world = await createWorld({ tables: [features({ policies: open })] })
-      await world.admin.unsafe(`
-        do $$ begin create role lone_owner; exception when duplicate_object then null; end $$;
-        grant create, usage on schema public to lone_owner; alter table features owner to lone_owner`)
-      await install(world.admin, { tables: world.config.tables, role: 'datum_app' })
-      try {
+      await withLoneOwner(world, async () => {
         await world.admin.unsafe(`revoke all on all functions in schema datum from lone_owner, public;
           revoke all on all tables in schema datum from lone_owner; revoke all on schema datum from public`)
         const one = `('one', ${IN_ZURICH})`
@@ -120,9 +125,7 @@ describe('another role of the application', () => {
         await asWriter(world, '', `delete from features where name = 'one'`)
         expect(await world.admin`select from features where name = 'two'`).toHaveLength(2_001)
         await asWriter(world, '', 'truncate features')
-      } finally {
-        await world.admin.unsafe('drop owned by lone_owner cascade; drop role lone_owner')
-      }
+      })
     },
   )
 

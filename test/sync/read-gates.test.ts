@@ -82,10 +82,14 @@ test('I9: reads of the change log are two at a time, and one of each user, and v
   const inside: string[] = []
   const leave: (() => void)[] = []
   const readLog = (user: string) =>
-    gates.readLog(user, async () => {
-      inside.push(user)
-      await new Promise<void>((resolve) => leave.push(resolve))
-    })
+    gates.readLog(
+      user,
+      () => true,
+      async () => {
+        inside.push(user)
+        await new Promise<void>((resolve) => leave.push(resolve))
+      },
+    )
   for (const user of ['a', 'a', 'b', 'c']) void readLog(user)
   const { inside: views, read } = makeClass(gates, 'any')
   void read()
@@ -95,4 +99,30 @@ test('I9: reads of the change log are two at a time, and one of each user, and v
   leave[1]!()
   await turn()
   expect(inside).toEqual(['a', 'b', 'c'])
+})
+
+test('I10: a read of the change log is left out when nobody wants it by its turn', async () => {
+  const gates = new ReadGates()
+  const first = Promise.withResolvers<string>()
+  let isWanted = true
+  const reads = [
+    gates.readLog(
+      'a',
+      () => true,
+      () => first.promise,
+    ),
+    gates.readLog(
+      'a',
+      () => isWanted,
+      async () => 'second',
+    ),
+    gates.readLog(
+      'a',
+      () => true,
+      async () => 'third',
+    ),
+  ]
+  isWanted = false
+  first.resolve('first')
+  expect(await Promise.all(reads)).toEqual(['first', null, 'third'])
 })

@@ -70,3 +70,21 @@ test('I10: what is too large to be read for many is read alone, and not asked fo
   expect(alone).toEqual([['large', 'more']])
   expect(ofSmall).toEqual({ rows: [row], unread: ['more'] })
 })
+
+test('I10: so is what is too large beside a row of another view of its class', async () => {
+  const [one] = makeClasses(1, 0)
+  const row = { id: 'small', minX: 0, minY: 0, maxX: 0, maxY: 0, json: '{}' }
+  const large = { ...row, id: 'large' }
+  const joint = new JointReads({
+    readTogether: async (reads) => reads.map(() => ({ rows: [row], unread: ['large'] })),
+    readAlone: async () => ({ rows: [large], unread: [] }),
+    isSlow: () => false,
+    rowsMax: () => 10,
+  })
+  const read = (id: string) => joint.rows({ class: one } as unknown as ReadFor, [id])
+  const results = await Promise.all([read('small'), read('large')])
+  expect(results).toEqual([
+    { rows: [row], unread: [] },
+    { rows: [large], unread: [] },
+  ])
+})
