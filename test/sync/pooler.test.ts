@@ -37,5 +37,10 @@ onServer('I4: sessions that come and go under the feed make it poll, and no chan
   const { client, view } = await world.watch({ sub: 'alice', org_id: 'a' })
   const id = await world.put({ org: 'a' })
   await client.until(() => view.rows.has(id), 'the change')
+  // A lock that stays behind with one of the sessions would have every commit of the application ring.
+  const locks = await world.admin`
+    select from pg_locks l join pg_database d on d.oid = l.database
+     where l.locktype = 'advisory' and d.datname = current_database()`
+  expect(locks).toHaveLength(0)
   expect(said.filter((message) => message.includes('pooler'))).toHaveLength(1)
 })
