@@ -93,15 +93,28 @@ describe.skipIf(CHROMIUM === undefined)('the demo in a browser', () => {
     }
   }
 
-  /** Adds a place at a point of the window, and gives it a name. */
-  async function addPlace(page: Page, name: string, x: number, y: number): Promise<void> {
+  /** Adds a place at a point of the window, whose form is open then. */
+  async function addUnnamed(page: Page, x: number, y: number): Promise<void> {
     await page.click('#add')
     await page.mouse.click(x, y)
     await page.waitForSelector('#editor:not([hidden])')
+  }
+
+  /** Gives the place whose form is open its name, and closes the form once that is written. */
+  async function rename(page: Page, name: string): Promise<void> {
     await page.fill('#name', name)
     await page.press('#name', 'Enter')
     await page.waitForFunction(() => document.querySelector('#pending')!.textContent === '0')
     await page.click('#close')
+  }
+
+  async function addPlace(page: Page, name: string, x: number, y: number): Promise<void> {
+    await addUnnamed(page, x, y)
+    await rename(page, name)
+  }
+
+  async function untilTold(page: Page, news: string): Promise<void> {
+    await page.waitForFunction((text) => document.querySelector('#feed')!.textContent!.includes(text), news)
   }
 
   /** The name in the form that a click on this point opens. */
@@ -142,9 +155,12 @@ describe.skipIf(CHROMIUM === undefined)('the demo in a browser', () => {
     'lets another window follow what is added, moved, renamed and deleted',
     async () => {
       const [bob, vera] = await Promise.all([open('bob', ALPS), open('vera', ALPS)])
-      await addPlace(bob, 'Test hut', 700, 620)
+      // Two changes in a row may reach another window as one, so the name waits for the place.
+      await addUnnamed(bob, 700, 620)
+      await untilTold(vera, 'New place appeared')
+      await rename(bob, 'Test hut')
+      await untilTold(vera, 'New place is now Test hut')
       await untilFound(vera, 'Test hut', true)
-      expect(await vera.textContent('#feed')).toContain('is now Test hut')
 
       await bob.mouse.move(700, 620)
       await bob.mouse.down()
@@ -152,9 +168,7 @@ describe.skipIf(CHROMIUM === undefined)('the demo in a browser', () => {
       await bob.mouse.move(820, 690, { steps: 8 })
       await screenshot(bob, 'bob-drags')
       await bob.mouse.up()
-      await vera.waitForFunction(() =>
-        document.querySelector('#feed')!.textContent!.includes('Test hut moved'),
-      )
+      await untilTold(vera, 'Test hut moved')
       expect(await clickPlace(vera, 820, 690)).toBe('Test hut')
       await screenshot(vera, 'vera-follows')
 
