@@ -1,6 +1,6 @@
 /** What statements may count on: that none but its own run in a transaction, and that each gets its own answer. */
-import { expect, setDefaultTimeout, test } from 'bun:test'
-import { connect } from 'node:net'
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
+import { connect, createServer } from 'node:net'
 import postgres from 'postgres'
 import { backendKind } from '../support/backend.ts'
 import { createWorld, TEST_TIMEOUT_MS } from '../support/fixture.ts'
@@ -90,3 +90,92 @@ onServer(
     }
   },
 )
+
+onServer(
+  'I2: a query that cannot be sent is refused alone, and leaves the others their own answers',
+  async () => {
+    await using world = await createWorld({ start: false })
+    const sql = postgres(world.appUrl!, { max: 1, fetch_types: false })
+    try {
+      await sql`select 1`
+      const first = sql`select pg_sleep(0.2)::text, 1 as n`.execute()
+      const unsendable = sql`select ${undefined as never}::int as n`.execute()
+      const next = sql`select 3 as n`.execute()
+      const last = sql`select 4 as n`.execute()
+      const [one, two, three, four] = await Promise.allSettled([first, unsendable, next, last])
+      expect(one).toMatchObject({ status: 'fulfilled', value: [{ n: 1 }] })
+      expect(two).toMatchObject({ status: 'rejected', reason: { code: 'UNDEFINED_VALUE' } })
+      expect(three).toMatchObject({ status: 'fulfilled', value: [{ n: 3 }] })
+      expect(four).toMatchObject({ status: 'fulfilled', value: [{ n: 4 }] })
+    } finally {
+      await sql.end({ timeout: 1 })
+    }
+  },
+)
+
+onServer(
+  'I9: a query that is cancelled while its connection opens leaves the connection to others',
+  async () => {
+    await using world = await createWorld({ start: false })
+    const { hostname, port } = new URL(world.appUrl!)
+    const socket = async () => {
+      await Bun.sleep(200)
+      return connect(Number(port), hostname)
+    }
+    const sql = postgres(world.appUrl!, { max: 1, fetch_types: false, socket } as never)
+    try {
+      const cancelled = sql`select 1 as n`.execute()
+      await Bun.sleep(50)
+      cancelled.cancel()
+      expect(await cancelled.catch((error) => error)).toMatchObject({ code: '57014' })
+      expect(await sql`select 2 as n`).toMatchObject([{ n: 2 }])
+    } finally {
+      await sql.end({ timeout: 1 })
+    }
+  },
+)
+
+describe('a way to Postgres that takes connections and closes them, as a proxy does while Postgres is away', () => {
+  let connections = 0
+  const server = createServer((socket) => {
+    connections++
+    socket.on('error', () => {}).end()
+  })
+  const portOf = (listening: typeof server) => (listening.address() as { port: number }).port
+  beforeAll(() => new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve)))
+  afterAll(() => void server.close())
+
+  test('I5: is known for what it is at once, and not asked in a loop', async () => {
+    connections = 0
+    const sql = postgres({ host: '127.0.0.1', port: portOf(server), max: 1, backoff: () => 0.05 } as never)
+    try {
+      for (let time = 1; time <= 3; time++) {
+        const error = await sql`select 1`.catch((error) => error)
+        expect(['CONNECTION_CLOSED', 'ECONNRESET']).toContain(error.code)
+        expect(connections).toBe(time)
+      }
+    } finally {
+      await sql.end({ timeout: 1 })
+    }
+  })
+
+  onServer('I5: is passed over where there is another', async () => {
+    await using world = await createWorld({ start: false })
+    const { hostname, port, username, password, pathname } = new URL(world.appUrl!)
+    const at = (...ports: number[]) =>
+      `postgres://${username}:${password}@${ports.map((each) => `${hostname}:${each}`).join(',')}${pathname}`
+    connections = 0
+    const sql = postgres(at(portOf(server), Number(port)), { max: 1, fetch_types: false })
+    const nowhere = postgres(at(portOf(server), portOf(server), 1), { max: 1, backoff: () => 0.05 } as never)
+    try {
+      expect(await sql`select 1 as n`).toMatchObject([{ n: 1 }])
+      expect(connections).toBe(1)
+      for (let time = 1; time <= 3; time++) {
+        expect(await nowhere`select 1`.catch((error) => error)).toMatchObject({ code: 'ECONNREFUSED' })
+        expect(connections).toBe(1 + 2 * time)
+      }
+    } finally {
+      await Promise.all([sql.end({ timeout: 1 }), nowhere.end({ timeout: 1 })])
+    }
+  })
+})

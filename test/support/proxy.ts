@@ -1,10 +1,17 @@
 /** A way to Postgres that a test can cut, as a network goes: without a word. */
 import { connect, createServer, type Socket } from 'node:net'
 
-/** `cut`: what is open hangs. */
+/** `cut`: what is open hangs. `turnAway`: what is open closes, as does what opens, which is how a proxy has no target. */
 export async function proxyTo(target: URL) {
   const sockets = new Set<Socket>()
+  let isTurningAway = false
+  let turnedAway = 0
   const server = createServer((inner) => {
+    if (isTurningAway) {
+      turnedAway++
+      inner.on('error', () => {}).end()
+      return
+    }
     const outer = connect(Number(target.port), target.hostname)
     for (const socket of [inner, outer]) {
       sockets.add(socket)
@@ -23,6 +30,15 @@ export async function proxyTo(target: URL) {
     cut(refuse: boolean) {
       if (refuse) server.close()
       for (const socket of sockets) socket.removeAllListeners('data').pause()
+    },
+    /** How many came in vain: since it was last asked to. */
+    get turnedAway() {
+      return turnedAway
+    },
+    turnAway(doesTurnAway: boolean) {
+      isTurningAway = doesTurnAway
+      turnedAway = 0
+      if (doesTurnAway) for (const socket of sockets) socket.destroy()
     },
     end() {
       for (const socket of sockets) socket.destroy()

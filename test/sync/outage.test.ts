@@ -75,3 +75,37 @@ test('I5: connections that go dead without a word are noticed, and the feed goes
     proxy.end()
   }
 })
+
+test('I5, I7: a proxy that has no Postgres takes connections and closes them: sockets stay, and all goes on when it has', async () => {
+  await using world = await createWorld()
+  if (world.appUrl === null) return
+  const url = new URL(world.appUrl)
+  const proxy = await proxyTo(new URL(world.appUrl))
+  url.port = String(proxy.port)
+  const server = await world.addServer({ database: openPostgres(url.href, createLog('silent')) })
+  const untilReadiness = async (status: number) => {
+    while ((await fetch(`${server.url}/readyz`)).status !== status) await Bun.sleep(50)
+  }
+  try {
+    const client = await world.connect({ sub: 'alice', org_id: 'a' }, { server })
+    const view = await client.subscribe({ bbox: [8, 47, 9, 48] })
+    proxy.turnAway(true)
+    const began = performance.now()
+    await untilReadiness(503)
+    const id = await world.put({ org: 'a' })
+    const batch = crypto.randomUUID()
+    const edits = [{ op: 'delete', id }] as const
+    client.send({ type: 'write', batch, edits })
+    expect(await client.next('unavailable')).toMatchObject({ batch })
+    await Bun.sleep(1_000)
+    // Some pools of a few connections, each of which waits a tenth of a second and more before it tries again.
+    expect(proxy.turnedAway).toBeLessThan((performance.now() - began) / 20)
+    proxy.turnAway(false)
+    await untilReadiness(200)
+    await client.until(() => view.rows.has(id), 'the row of the time without')
+    expect((await client.write(edits, { batch })).edits).toMatchObject([{ status: 'applied' }])
+    await client.until(() => !view.rows.has(id), 'the end of the row')
+  } finally {
+    proxy.end()
+  }
+})
