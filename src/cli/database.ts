@@ -1,6 +1,7 @@
 /** Opens the database of a command, and puts into words why it cannot be used. */
 import type { Config } from '../config/config.ts'
 import { redactUrl } from '../config/redact-url.ts'
+import { connectionFailure } from '../db/connection-failure.ts'
 import type { Database } from '../db/database.ts'
 import { errorCode, isUnavailable } from '../db/error-code.ts'
 import type { Log } from '../observe/log.ts'
@@ -52,30 +53,12 @@ export function withPatientDatabase<T>(
   return withDatabase(config, log, work, { isPatient: true })
 }
 
-/** SQLSTATEs and socket errors of a connection that did not come about, with the words for each. */
-const CONNECTION_FAILURES: Readonly<Record<string, string>> = {
-  ECONNREFUSED: 'nothing listens there',
-  ENOTFOUND: 'there is no such host',
-  EAI_AGAIN: 'the name of the host cannot be resolved now',
-  EHOSTUNREACH: 'the host cannot be reached',
-  ETIMEDOUT: 'the host does not answer',
-  CONNECT_TIMEOUT: 'the host does not answer',
-  CONNECTION_CLOSED: 'the connection was closed',
-  CONNECTION_TIMEOUT: 'the host does not answer',
-  ECONNRESET: 'the connection was closed',
-  '28P01': 'the password is wrong',
-  '28000': 'this role may not connect',
-  '3D000': 'there is no such database',
-  '53300': 'it has no connections left',
-  '57P03': 'it is starting up or shutting down',
-}
-
 /** An OperatorError for a database that is away, busy or closed to this role; any other error as it is. */
 export function explainFailure(error: unknown, databaseUrl: string | null): unknown {
   if (databaseUrl === null) return error
   const code = errorCode(error)
-  if (Object.hasOwn(CONNECTION_FAILURES, code))
-    return new OperatorError(`No connection to ${redactUrl(databaseUrl)}: ${CONNECTION_FAILURES[code]}.`)
+  const failure = connectionFailure(code)
+  if (failure !== null) return new OperatorError(`No connection to ${redactUrl(databaseUrl)}: ${failure}.`)
   if (!isUnavailable(error)) return error
   // A deadlock with somebody's ALTER TABLE, a lock that was not given up, a shutdown in the middle of a statement.
   return new OperatorError(
