@@ -5,6 +5,7 @@
  */
 import type { Sql, TransactionSql } from 'postgres'
 import type { Table } from './catalog.ts'
+import { OUTPUT_SETTINGS_SQL } from './output-settings.ts'
 import { rowsByIdSql } from './read-function.ts'
 import { NOT_REPLAYED, NotFromReplica, provenSql, type ReplicaProof } from './replica-proof.ts'
 
@@ -46,7 +47,7 @@ export async function asPrincipal<T>(
     const [scope] = await transaction<{ proven: boolean }[]>`
       select ${proven} as proven, set_config('statement_timeout', ${String(timeoutMs)}, true), set_config('lock_timeout', ${String(lockTimeoutMs)}, true),
              -- Compiling takes longer than most reads, and what is read here is estimated badly: claims are no constants.
-             set_config('jit', 'off', true),
+             set_config('jit', 'off', true), ${transaction.unsafe(OUTPUT_SETTINGS_SQL)},
              (select count(set_config(claim.key, claim.value, true)) from jsonb_each_text(${transaction.json(settings)}) claim)`
     if (scope?.proven !== true) throw new NotFromReplica(NOT_REPLAYED)
     result = await work(transaction)
@@ -137,7 +138,7 @@ export async function readForClasses(
         ]
       : [(oid: string) => `${table.readFunction}(${given}, ${oid})`, []]
   const reading = sql.unsafe(
-    proof === null ? `select * from ${call('$8::oid')}` : provenCallSql(call, 9 + own.length),
+    callSql(call, proof === null ? null : 9 + own.length),
     [...parameters, table.oid, ...own, ...(proof === null ? [] : [proof.replayed, proof.run])],
     { prepare: true },
   )
@@ -163,13 +164,15 @@ export async function readForClasses(
 }
 
 /**
- * A call that is made only after the condition of a replica's proof was found true: the argument that refers to it sees
- * to the order. The functions are volatile, so each query in them takes a snapshot of its own, after that.
+ * A call that is made only after the output settings are set, and the condition of a replica's proof (null: none) was found
+ * true: the argument that refers to it sees to the order. The functions are volatile, so each query in them takes a
+ * snapshot of its own, after that.
  */
-function provenCallSql(call: (oid: string) => string, parameter: number): string {
-  const proven = provenSql(`$${parameter}`, `$${parameter + 1}`)
-  return `select answer.* from (select ${proven} as is_proven offset 0) replica,
-    lateral ${call('case when replica.is_proven then $8::oid end')} answer where replica.is_proven`
+function callSql(call: (oid: string) => string, proofParameter: number | null): string {
+  const proven =
+    proofParameter === null ? '' : ` and ${provenSql(`$${proofParameter}`, `$${proofParameter + 1}`)}`
+  return `select answer.* from (select ${OUTPUT_SETTINGS_SQL}${proven} as is_ready offset 0) session,
+    lateral ${call('case when session.is_ready then $8::oid end')} answer where session.is_ready`
 }
 
 /** The arrays that `datum.read_as` takes: every class sets every name, and ids that classes share are listed once. */

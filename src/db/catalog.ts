@@ -163,7 +163,7 @@ async function readRelation(
 ): Promise<RelationRow | undefined> {
   const readFunction = `${readFunctionName({ qualified })}${READ_FUNCTION_ARGUMENTS}`
   const rows = await sql<RelationRow[]>`
-    select c.oid::int8::float8 as oid, c.relkind::text as relkind, pg_get_userbyid(c.relowner) as owner,
+    select c.oid, c.relkind::text as relkind, pg_get_userbyid(c.relowner) as owner,
            exists (select from pg_inherits i where i.inhparent = c.oid) as has_children,
            (select coalesce(json_agg(format('%I.%I', pn.nspname, pc.relname) order by pc.oid), '[]')
               from pg_partition_tree(c.oid) tree join pg_class pc on pc.oid = tree.relid
