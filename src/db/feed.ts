@@ -5,11 +5,13 @@
 import type { Sql } from 'postgres'
 import type { Log } from '../observe/log.ts'
 import type { Envelope } from '../wire/bbox.ts'
+import { connectionFailure } from './connection-failure.ts'
 import type { Cursor } from './cursor.ts'
 import type { Database } from './database.ts'
 import { Doorbell } from './doorbell.ts'
-import { errorCode, isUnavailable } from './error-code.ts'
+import { errorCode, isSqlState, isUnavailable } from './error-code.ts'
 import { OUTPUT_SETTINGS_SQL } from './output-settings.ts'
+import { isWithoutSchema } from './schema-version.ts'
 
 /** One entry of the log. Null envelopes: no row, or a row without a place. NaN or infinite edges: it could be anywhere. */
 export interface Change {
@@ -62,6 +64,11 @@ const LASTING_PAUSE_MS_MAX = 500
 /** So often in a row the session with the doorbell's lock is another one: that is no reconnection, but a pooler. */
 const LOST_DOORBELLS_MAX = 3
 const RETRY_MS = 500
+/**
+ * So many failures in a row of sessions that Postgres does have, every five seconds then, and they are left for new ones:
+ * what an operator mends (a role that was made anew, its settings) is often nothing to sessions from before.
+ */
+const FAILURES_OF_SESSION_MAX = 10
 /** How long the log may take to answer. It is a look at an index; a database that takes longer is as good as away. */
 const ANSWER_DEADLINE_MS = 10_000
 const DEADLINE_CODE = 'ETIMEDOUT'
@@ -243,10 +250,13 @@ export class Feed {
   /** Follows; after an outage, follows again on another connection. */
   async #run(): Promise<void> {
     const { database, log, onHealth } = this.#options
-    let failing = false
+    let failures = 0
+    /** What was said of this outage: each of its causes once. */
+    const said = new Set<string>()
     const healthy = () => {
-      if (failing) log.info('Postgres answers again.')
-      failing = false
+      if (failures > 0) log.info('Postgres answers again.')
+      failures = 0
+      said.clear()
       onHealth(true)
     }
     while (!this.#stopped) {
@@ -254,11 +264,13 @@ export class Feed {
         await this.#poll(healthy)
       } catch (error) {
         if (this.#stopped) return
-        if (!failing)
-          log.error(`Postgres does not answer (${errorCode(error)}). Sockets stay open; trying again.`)
-        failing = true
+        const code = errorCode(error)
+        if (!said.has(code)) log.error(`${outageWords(error)} Sockets stay open; trying again.`)
+        said.add(code)
+        failures++
         onHealth(false)
-        if (errorCode(error) === DEADLINE_CODE) {
+        const isOfSession = isSqlState(code) && connectionFailure(code) === null
+        if (code === DEADLINE_CODE || (isOfSession && failures % FAILURES_OF_SESSION_MAX === 0)) {
           database.renew()
           this.#isListening = false
         }
@@ -332,6 +344,15 @@ export class Feed {
       this.#wake = null
     })
   }
+}
+
+/** What stands between the feed and the log, for who can mend it. */
+function outageWords(error: unknown): string {
+  const code = errorCode(error)
+  if (isWithoutSchema(error))
+    return `The change log cannot be read (${code}): run \`datum-server setup\` again, for this server's role.`
+  const failure = connectionFailure(code)
+  return `Postgres does not answer (${code}${failure === null ? '' : `: ${failure}`}).`
 }
 
 /** How long to let changes gather after a batch under load. */

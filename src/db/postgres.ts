@@ -66,9 +66,10 @@ export function openPostgres(
     sql: postgres(at, { ...options, max: SHARED_CONNECTIONS }),
     bulk: postgres(at, { ...options, max: BULK_CONNECTIONS, idle_timeout: IDLE_SECONDS }),
   })
+  const openFeed = () => postgres(url, { ...options, max: 1 })
   const openPools = () => ({
     ...openReads(url),
-    feed: postgres(url, { ...options, max: 1 }),
+    feed: openFeed(),
     writes: postgres(url, {
       ...options,
       max: WRITE_CONNECTIONS + OVERDUE_WRITE_CONNECTIONS,
@@ -84,6 +85,11 @@ export function openPostgres(
           open: () => ({ ...openReads(readUrl), probe: postgres(readUrl, { ...options, max: 1 }) }),
           log,
         })
+  const leave = (old: readonly { end(options: { timeout: number }): Promise<void> }[]) => {
+    Promise.all(old.map((pool) => pool.end({ timeout: 0 }))).catch((error) =>
+      log.debug(`Old connections did not end well (${errorCode(error)}).`),
+    )
+  }
   const endAll = (timeout: number) => Promise.all(Object.values(pools).map((pool) => pool.end({ timeout })))
   return {
     kind: 'postgres',
@@ -101,11 +107,19 @@ export function openPostgres(
       return pools.writes
     },
     async listen(channel, onRing) {
-      const subscription = await pools.feed.listen(channel, onRing, onRing)
-      return () => subscription.unlisten()
+      const { feed } = pools
+      try {
+        const subscription = await feed.listen(channel, onRing, onRing)
+        return () => subscription.unlisten()
+      } catch (error) {
+        // postgres.js keeps a listener whose LISTEN failed, so that each try would add one: the next begins from nothing.
+        if (pools.feed === feed) pools = { ...pools, feed: openFeed() }
+        leave([feed])
+        throw error
+      }
     },
     renew() {
-      endAll(0).catch((error) => log.debug(`Old connections did not end well (${errorCode(error)}).`))
+      leave(Object.values(pools))
       pools = openPools()
     },
     async close() {

@@ -3,6 +3,7 @@
  * (install.ts) and again while the server runs (sync/hub.ts), since somebody may upgrade or uninstall it meanwhile.
  */
 import type { Sql } from 'postgres'
+import { errorCode } from './error-code.ts'
 
 /** Grows with every change of sql/schema.sql or triggers.ts. A server installs this version, or asks for it. */
 export const SCHEMA_VERSION = 2
@@ -16,6 +17,24 @@ export const OLDEST_SERVER = 2
 type SchemaFitness =
   | { readonly state: 'fit' }
   | { readonly state: 'absent' | 'outdated' | 'newer'; readonly problem: string }
+
+/** SQLSTATEs undefined_function, undefined_table, invalid_schema_name, insufficient_privilege. */
+const NOT_TO_BE_HAD = new Set(['42883', '42P01', '3F000', '42501'])
+
+/** Whether a statement about the schema `datum` itself failed since that is removed, replaced, or not this role's to use. */
+export function isWithoutSchema(error: unknown): boolean {
+  return NOT_TO_BE_HAD.has(errorCode(error))
+}
+
+/**
+ * For a statement about the schema `datum` itself that failed: where it is not as expected nothing was decided, and it is
+ * to be tried again, as if Postgres were away (SQLSTATE cannot_connect_now), until somebody mends it or this server
+ * notices and stops (sync/hub.ts). Throws that, or the error as it is.
+ */
+export function throwWithoutSchema(error: unknown): never {
+  if (!isWithoutSchema(error)) throw error
+  throw Object.assign(new Error('the schema datum is not as expected'), { code: '57P03' })
+}
 
 /** Rejects if the database cannot be asked, or the role may not look. */
 export async function schemaFitness(sql: Sql): Promise<SchemaFitness> {

@@ -295,7 +295,12 @@ export class Hub {
   async #checkSchema(): Promise<void> {
     try {
       const fitness = await schemaFitness(this.#options.database.sql)
-      if (fitness.state !== 'fit') this.#options.onUnfit(fitness.problem)
+      if (fitness.state === 'fit') return
+      const remedy =
+        fitness.state === 'newer'
+          ? ''
+          : ". Run `datum-server setup` as the tables' owner, then start this server again"
+      this.#options.onUnfit(`${fitness.problem}${remedy}`)
     } catch {
       // The feed notices and says when Postgres is away.
     }

@@ -5,6 +5,7 @@ import type { Table } from '../db/catalog.ts'
 import type { Database } from '../db/database.ts'
 import { errorCode, isSqlState, isUnavailable, QUERY_CANCELLED } from '../db/error-code.ts'
 import { insistOn, type ReadSource } from '../db/reads.ts'
+import { throwWithoutSchema } from '../db/schema-version.ts'
 import { ROWS_PER_SUBSCRIPTION_MAX } from '../wire/limits.ts'
 import type { Id } from '../wire/messages.ts'
 import type { ReadGates } from './read-gates.ts'
@@ -79,12 +80,15 @@ export function createViewReader(parts: ViewReaderParts): ViewReader {
       },
     )
 
-  /** A statement that failed may have been made for columns that the table no longer has. */
+  /**
+   * A statement that failed may have been made for columns that the table no longer has; and where the schema `datum` cannot
+   * be used either, nothing can be told of the policies.
+   */
   const explain = async (error: unknown): Promise<never> => {
     const code = errorCode(error)
     if (isSqlState(code) && !isUnavailable(error)) {
       const [row] = await database.bulk<{ fingerprint: string }[]>`
-        select datum.fingerprint(${table.oid}) as fingerprint`.catch(() => [])
+        select datum.fingerprint(${table.oid}) as fingerprint`.catch(throwWithoutSchema)
       if (row !== undefined && row.fingerprint !== table.fingerprint) throw new TableChanged()
     }
     throw error

@@ -7,6 +7,7 @@ import { type Principal, subjectOf } from '../auth/principal.ts'
 import { asPrincipal } from '../db/as-principal.ts'
 import type { Table } from '../db/catalog.ts'
 import { errorCode } from '../db/error-code.ts'
+import { throwWithoutSchema } from '../db/schema-version.ts'
 import { ROW_BYTES_MAX } from '../wire/limits.ts'
 import type { Edit, EditOutcome } from '../wire/messages.ts'
 import { type EditStatement, editStatement, InvalidEdit } from './edit-sql.ts'
@@ -69,7 +70,7 @@ async function inTransaction(transaction: TransactionSql, batch: Batch): Promise
   const { principal, table, id, admit } = batch
   const subject = subjectOf(principal) ?? ''
   const [begun] = await transaction<{ recorded: { outcome: EditOutcome[]; xid: string } | null }[]>`
-    select datum.begin_batch(${subject}, ${id}::uuid) as recorded`.catch(withoutSchema)
+    select datum.begin_batch(${subject}, ${id}::uuid) as recorded`.catch(throwWithoutSchema)
   const recorded = begun?.recorded ?? null
   if (recorded !== null) return { edits: recorded.outcome, xid: xidOf(recorded.outcome, recorded.xid) }
   if (!admit()) throw new NotAdmitted()
@@ -84,18 +85,6 @@ async function inTransaction(transaction: TransactionSql, batch: Batch): Promise
   const [finished] = await transaction<{ xid: string }[]>`
     select datum.finish_batch(${subject}, ${id}::uuid, ${JSON.stringify(outcomes)}::text::json), pg_current_xact_id()::text as xid`
   return { edits: outcomes, xid: xidOf(outcomes, finished?.xid ?? '0') }
-}
-
-/** SQLSTATEs undefined_function, undefined_table, invalid_schema_name. */
-const ABSENT = new Set(['42883', '42P01', '3F000'])
-
-/**
- * The schema `datum` was removed or replaced under this server, which is about to notice and to stop (hub.ts). Nothing
- * was decided: to be tried again elsewhere, as if Postgres were away (SQLSTATE cannot_connect_now).
- */
-function withoutSchema(error: unknown): never {
-  if (!ABSENT.has(errorCode(error))) throw error
-  throw Object.assign(new Error('the schema datum is not as expected'), { code: '57P03' })
 }
 
 /** From this size on an insert may make a row too large. */

@@ -52,6 +52,13 @@ create unlogged table if not exists datum.incarnation (
   id uuid not null default gen_random_uuid()
 );
 
+-- Without the log (somebody dropped it) nothing says what happened meanwhile: cursors from before must not be gone on from.
+do $$ begin
+  if to_regclass('datum.change') is null then
+    delete from datum.incarnation;
+  end if;
+end $$;
+
 -- The log: "this row may be different now". Never the row itself. One entry without an id means any row of the table.
 -- Not in the WAL, which spares the application's writes a good part of its cost: a crash empties it, and ends the epoch.
 create unlogged table if not exists datum.change (
