@@ -28,6 +28,7 @@ const CONNECTION_FAILURES: Readonly<Record<string, string>> = {
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate is not one that this machine trusts',
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its certificate is not one that this machine trusts',
   '08P01': 'what answers there is no Postgres, or a pooler that has none behind it',
+  '26000': 'what stands between keeps no prepared statements; add ?prepare=false to the URL',
   '28P01': 'the password is wrong, or there is no such role',
   '28000': 'this role may not connect',
   '3D000': 'there is no such database',

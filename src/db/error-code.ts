@@ -28,12 +28,12 @@ const STATEMENT_FAULTS = new Set([
 /**
  * Whether the database could not be asked, so that nothing was decided. SQLSTATE classes 08 (connection), 28 and 3D (it
  * was refused), 53 (out of resources), 57 (operator intervention), 25 (a session that was failed over), 58 (system),
- * 40 (try again), lock timeouts, and the codes of errors of the network, of TLS (a certificate that has run out) and of
+ * 40 (try again), lock timeouts, prepared statements that are gone (26000, as behind some poolers), and the codes of errors of the network, of TLS (a certificate that has run out) and of
  * opening a connection, which are no SQLSTATEs.
  */
 export function isUnavailable(error: unknown): boolean {
   const code = (error as { code?: unknown } | null)?.code
   if (typeof code !== 'string') return false
-  if (isSqlState(code)) return code === '55P03' || /^(?:08|28|3D|53|57|25|58|40)/.test(code)
+  if (isSqlState(code)) return code === '55P03' || code === '26000' || /^(?:08|28|3D|53|57|25|58|40)/.test(code)
   return /^[A-Z][A-Z0-9_]+$/.test(code) && !STATEMENT_FAULTS.has(code)
 }

@@ -108,6 +108,8 @@ onServer(
 
     async function interfere(): Promise<void> {
       if (random.chance(0.3)) return proxy.end()
+      // As with a pooler that gives each transaction another session: prepared statements are gone.
+      if (random.chance(0.3)) await sql.unsafe('deallocate all')
       await world.admin`select pg_terminate_backend(pid) from pg_stat_activity
       where datname = current_database() and usename = ${url.username} and random() < 0.5`
     }

@@ -1,7 +1,7 @@
 /** What statements may count on: that none but its own run in a transaction, and that each gets its own answer. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
-import { connect, createServer } from 'node:net'
-import postgres from 'postgres'
+import { expect, setDefaultTimeout, test } from 'bun:test'
+import { connect } from 'node:net'
+import postgres, { type Sql, type TransactionSql } from 'postgres'
 import { backendKind } from '../support/backend.ts'
 import { createWorld, TEST_TIMEOUT_MS } from '../support/fixture.ts'
 
@@ -114,68 +114,87 @@ onServer(
 )
 
 onServer(
-  'I9: a query that is cancelled while its connection opens leaves the connection to others',
+  'I2: an answer begins with its own first row, also after an error that came behind some',
   async () => {
     await using world = await createWorld({ start: false })
-    const { hostname, port } = new URL(world.appUrl!)
-    const socket = async () => {
-      await Bun.sleep(200)
-      return connect(Number(port), hostname)
-    }
-    const sql = postgres(world.appUrl!, { max: 1, fetch_types: false, socket } as never)
+    const sql = postgres(world.appUrl!, { max: 1, fetch_types: false })
     try {
-      const cancelled = sql`select 1 as n`.execute()
-      await Bun.sleep(50)
-      cancelled.cancel()
-      expect(await cancelled.catch((error) => error)).toMatchObject({ code: '57014' })
-      expect(await sql`select 2 as n`).toMatchObject([{ n: 2 }])
+      const failed = await sql`select 1 / (30 - n) from generate_series(1, 30) n`.catch((error) => error)
+      expect(failed).toMatchObject({ code: '22012' })
+      expect([...(await sql`select 7 as n`)]).toEqual([{ n: 7 }])
     } finally {
       await sql.end({ timeout: 1 })
     }
   },
 )
 
-describe('a way to Postgres that takes connections and closes them, as a proxy does while Postgres is away', () => {
-  let connections = 0
-  const server = createServer((socket) => {
-    connections++
-    socket.on('error', () => {}).end()
-  })
-  const portOf = (listening: typeof server) => (listening.address() as { port: number }).port
-  beforeAll(() => new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve)))
-  afterAll(() => void server.close())
-
-  test('I5: is known for what it is at once, and not asked in a loop', async () => {
-    connections = 0
-    const sql = postgres({ host: '127.0.0.1', port: portOf(server), max: 1, backoff: () => 0.05 } as never)
+onServer(
+  'I7: a transaction that is said to be committed is, whatever became of its prepared statements',
+  async () => {
+    await using world = await createWorld({ start: false })
+    const sql = postgres(world.appUrl!, { max: 1, fetch_types: false })
+    const insert = (n: number) =>
+      sql.begin(async (transaction) => {
+        await transaction`insert into committed values (${n})`
+        // As a pooler has them that gives each transaction another session.
+        await transaction.unsafe('deallocate all')
+      })
     try {
-      for (let time = 1; time <= 3; time++) {
-        const error = await sql`select 1`.catch((error) => error)
-        expect(['CONNECTION_CLOSED', 'ECONNRESET']).toContain(error.code)
-        expect(connections).toBe(time)
-      }
+      await sql.unsafe('create temp table committed (n integer)')
+      const said: number[] = []
+      for (let n = 0; n < 4; n++)
+        await insert(n).then(
+          () => said.push(n),
+          (error) => expect(error).toMatchObject({ code: '26000' }),
+        )
+      const is = await sql<{ n: number }[]>`select n from committed order by n`.simple()
+      expect(is.map(({ n }) => n)).toEqual(said)
+      expect(said.length).toBeGreaterThan(0)
     } finally {
       await sql.end({ timeout: 1 })
     }
-  })
+  },
+)
 
-  onServer('I5: is passed over where there is another', async () => {
-    await using world = await createWorld({ start: false })
-    const { hostname, port, username, password, pathname } = new URL(world.appUrl!)
-    const at = (...ports: number[]) =>
-      `postgres://${username}:${password}@${ports.map((each) => `${hostname}:${each}`).join(',')}${pathname}`
-    connections = 0
-    const sql = postgres(at(portOf(server), Number(port)), { max: 1, fetch_types: false })
-    const nowhere = postgres(at(portOf(server), portOf(server), 1), { max: 1, backoff: () => 0.05 } as never)
-    try {
-      expect(await sql`select 1 as n`).toMatchObject([{ n: 1 }])
-      expect(connections).toBe(1)
-      for (let time = 1; time <= 3; time++) {
-        expect(await nowhere`select 1`.catch((error) => error)).toMatchObject({ code: 'ECONNREFUSED' })
-        expect(connections).toBe(1 + 2 * time)
-      }
-    } finally {
-      await Promise.all([sql.end({ timeout: 1 }), nowhere.end({ timeout: 1 })])
-    }
-  })
+onServer('I2: what is left of a transaction that has ended runs in no other one', async () => {
+  await using world = await createWorld({ start: false })
+  const sql = postgres(world.appUrl!, { max: 1, fetch_types: false })
+  try {
+    let left: TransactionSql | undefined
+    await sql
+      .begin(async (transaction) => {
+        left = transaction
+        throw new Error('rolled back')
+      })
+      .catch(() => {})
+    await sql.begin(async (transaction) => {
+      await transaction`select set_config('datum.inside', 'another one', true)`
+      const late = left!`select current_setting('datum.inside', true) as inside`
+      expect(await late.catch((error) => error)).toMatchObject({ code: 'TRANSACTION_ENDED' })
+    })
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
+})
+
+onServer('I2: a transaction has its connection to itself, also one that finds it full', async () => {
+  await using world = await createWorld({ start: false })
+  const sql = postgres(world.appUrl!, { max: 1, fetch_types: false, max_pipeline: 1 } as never)
+  const inside = (on: Sql | TransactionSql) =>
+    on<{ is: string }[]>`select coalesce(current_setting('datum.inside', true), '') as is`.then(
+      ([row]) => row?.is,
+    )
+  try {
+    await sql`select 1`
+    const before = inside(sql)
+    const transaction = sql.begin(async (transaction) => {
+      await transaction`select set_config('datum.inside', 'yes', true)`
+      await Bun.sleep(50)
+      return await inside(transaction)
+    })
+    const after = Bun.sleep(20).then(() => inside(sql))
+    expect(await Promise.all([before, transaction, after])).toEqual(['', 'yes', ''])
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
 })
