@@ -252,11 +252,12 @@ export class Subscription {
     view.commit()
     this.rejectWaiters(reason)
     // The server's trouble and not this user's: it may pass. It is told once.
-    if (code === 'error') {
+    const isOfServer = code === 'error' || code === 'forbidden'
+    if (isOfServer) {
       const waitMs = backoffMs(TABLE_UNSERVED, ++this.#timesUnserved, random)
       this.#cancelResubscribe = clock.setTimer(() => this.#subscribe(), waitMs)
     }
-    if (code !== 'error' || this.#timesUnserved === 1) onEnded(reason)
+    if (!isOfServer || this.#timesUnserved === 1) onEnded(reason)
     onAnswered()
   }
 }

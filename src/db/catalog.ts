@@ -63,6 +63,7 @@ interface RelationRow {
   oid: number
   relkind: string
   owner: string
+  schema_usable: boolean
   has_children: boolean
   partitions: string[]
   row_security: boolean
@@ -104,6 +105,12 @@ export async function readTable(sql: Sql, config: TableConfig): Promise<Table> {
   if (relation.relkind !== 'r' && relation.relkind !== 'p') {
     throw new OperatorError(
       `${wireName} is not a table. Views have no triggers on the rows below them: serve the tables themselves.`,
+    )
+  }
+  if (!relation.schema_usable) {
+    const schema = quoteIdentifier(config.schema)
+    throw new TableForbidden(
+      `The server's role may not use the schema of ${wireName}. Run: GRANT USAGE ON SCHEMA ${schema} TO <role>`,
     )
   }
   if (relation.postgis === null) {
@@ -164,6 +171,7 @@ async function readRelation(
   const readFunction = `${readFunctionName({ qualified })}${READ_FUNCTION_ARGUMENTS}`
   const rows = await sql<RelationRow[]>`
     select c.oid, c.relkind::text as relkind, pg_get_userbyid(c.relowner) as owner,
+           has_schema_privilege(c.relnamespace, 'usage') as schema_usable,
            exists (select from pg_inherits i where i.inhparent = c.oid) as has_children,
            (select coalesce(json_agg(format('%I.%I', pn.nspname, pc.relname) order by pc.oid), '[]')
               from pg_partition_tree(c.oid) tree join pg_class pc on pc.oid = tree.relid

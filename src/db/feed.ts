@@ -209,8 +209,10 @@ export class Feed {
     try {
       this.#stopListening = await withDeadline(database.listen(CHANNEL, () => this.ring()))
       // With two-phase commit the triggers do not ring (see datum.ring).
-      const [server] = await database.feed<{ rings: boolean }[]>`
-        select current_setting('max_prepared_transactions')::int = 0 as rings`
+      const [server] = await withDeadline(
+        database.feed<{ rings: boolean }[]>`
+          select current_setting('max_prepared_transactions')::int = 0 as rings`,
+      )
       this.#canListen = server?.rings ?? false
     } catch (error) {
       if (isUnavailable(error)) throw error
@@ -314,12 +316,13 @@ export class Feed {
       inARow = batch.everything || batch.changes.length > 0 ? inARow + 1 : 0
       if (inARow > 0) {
         if (inARow === 1) busySince = beganAt
-        if (inARow === BUSY_BATCHES) await doorbell?.unset()
+        if (inARow === BUSY_BATCHES && doorbell !== null) await withDeadline(doorbell.unset())
         // Not to be cut short by a ring: under load it rings all the time.
         if (inARow >= BUSY_BATCHES) await Bun.sleep(pauseMs(batch, beganAt, busySince))
         continue
       }
-      const isNew = doorbell !== null && !doorbell.isSet ? await doorbell.set(batch.backend) : false
+      const isNew =
+        doorbell !== null && !doorbell.isSet ? await withDeadline(doorbell.set(batch.backend)) : false
       if (isNew === null) lostDoorbells++
       if (isNew) earlierMs = POLL_FOR_EARLIER_MS
       else if (!this.#rung) {

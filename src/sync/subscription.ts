@@ -430,7 +430,7 @@ export class Subscription {
   /** A read of this class failed with an SQLSTATE. */
   endBySqlState(sqlState: string): void {
     const { code, message } = endOf(sqlState)
-    this.end(code, message)
+    this.#endFinally(code, message)
   }
 
   #caughtUp(): void {
@@ -445,6 +445,12 @@ export class Subscription {
     this.#send({ cursor: this.#home.cursorText, complete, settled: this.#takeSettled() })
   }
 
+  #endFinally(code: EndCode, message: string): void {
+    this.end(code, message)
+    // It may be the role that may not, which the operator is to be told of, and not a policy.
+    if (code === 'forbidden') void this.#home.tableChanged()
+  }
+
   async #recover(error: unknown): Promise<void> {
     if (error instanceof TableChanged) {
       this.#generation++
@@ -453,7 +459,7 @@ export class Subscription {
     const code = errorCode(error)
     const end = endOf(code)
     // An SQLSTATE of the statement itself ends the subscription; anything else is the connection's trouble and passes.
-    if (end.isFinal) return this.end(end.code, end.message)
+    if (end.isFinal) return this.#endFinally(end.code, end.message)
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
   }
 

@@ -428,33 +428,36 @@ describe('a subscription that ends', () => {
   })
 })
 
-test('a table that is not served at the moment is asked for again, ever more rarely, and told of once', async () => {
-  const world = new FakeWorld()
-  const db = await connected(world, [place(1)])
-  const errors = errorsOf(db)
-  await world.socket.say({ type: 'ended', sub: 's1', code: 'error', message: 'not served at the moment' })
-  expect(db.rows.size).toBe(0)
-  for (const [n, waitMs] of [3_750, 7_500, 15_000, 30_000, 45_000, 45_000].entries()) {
+test.each(['error', 'forbidden'] as const)(
+  'a table that is not served at the moment (%s) is asked for again, ever more rarely, and told of once',
+  async (code) => {
+    const world = new FakeWorld()
+    const db = await connected(world, [place(1)])
+    const errors = errorsOf(db)
+    await world.socket.say({ type: 'ended', sub: 's1', code, message: 'not served at the moment' })
+    expect(db.rows.size).toBe(0)
+    for (const [n, waitMs] of [3_750, 7_500, 15_000, 30_000, 45_000, 45_000].entries()) {
+      const asked = world.socket.of('subscribe').length
+      await world.clock.advance(waitMs - 1)
+      expect(world.socket.of('subscribe')).toHaveLength(asked)
+      await world.clock.advance(1)
+      expect(world.socket.of('subscribe')).toHaveLength(asked + 1)
+      // The pings of the minutes that pass.
+      await world.socket.say({ type: 'pong', cursors: {} })
+      await world.socket.say({ type: 'ended', sub: `s${n + 2}`, code, message: 'still not' })
+    }
+    expect(errors).toMatchObject([{ code }])
+    await world.clock.advance(45_000)
+    await world.socket.answer([place(2)])
+    expect([...db.rows.keys()]).toEqual([placeId(2)])
+    await world.socket.say({ type: 'ended', sub: world.socket.sub, code, message: 'again' })
+    expect(errors).toHaveLength(2)
     const asked = world.socket.of('subscribe').length
-    await world.clock.advance(waitMs - 1)
+    await db.disconnect()
+    await world.clock.advance(600_000)
     expect(world.socket.of('subscribe')).toHaveLength(asked)
-    await world.clock.advance(1)
-    expect(world.socket.of('subscribe')).toHaveLength(asked + 1)
-    // The pings of the minutes that pass.
-    await world.socket.say({ type: 'pong', cursors: {} })
-    await world.socket.say({ type: 'ended', sub: `s${n + 2}`, code: 'error', message: 'still not' })
-  }
-  expect(errors).toMatchObject([{ code: 'error' }])
-  await world.clock.advance(45_000)
-  await world.socket.answer([place(2)])
-  expect([...db.rows.keys()]).toEqual([placeId(2)])
-  await world.socket.say({ type: 'ended', sub: world.socket.sub, code: 'error', message: 'again' })
-  expect(errors).toHaveLength(2)
-  const asked = world.socket.of('subscribe').length
-  await db.disconnect()
-  await world.clock.advance(600_000)
-  expect(world.socket.of('subscribe')).toHaveLength(asked)
-})
+  },
+)
 
 test('a thousand clients that a restart has cut off come back spread over half a second, none at once', () => {
   const delays = Array.from({ length: 1_000 }, (_, n) => {

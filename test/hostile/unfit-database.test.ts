@@ -140,3 +140,32 @@ onServer('I5: however often LISTEN was tried in vain, a ring is heard once', asy
     proxy.end()
   }
 })
+
+onServer(
+  'I8: what the role may not read is forbidden, the log says what to grant, and then it goes on',
+  async () => {
+    await using world = await createWorld({
+      before: `create schema places; grant usage on schema places to ${APP_ROLE}`,
+      tables: [features({ name: 'places.features' })],
+    })
+    const said: string[] = []
+    const log: Log = { ...createLog('silent'), error: (words: unknown) => said.push(String(words)) } as never
+    const server = await world.addServer({ log })
+    await world.put({ org: 'a' })
+    for (const [right, grant] of [
+      ['select on places.features', 'GRANT SELECT ON places.features TO'],
+      ['usage on schema places', 'GRANT USAGE ON SCHEMA "places" TO'],
+    ] as const) {
+      const { client, view } = await world.watch(alice, { server })
+      await world.admin.unsafe(`revoke ${right} from ${APP_ROLE}`)
+      await world.put({ org: 'a' })
+      await client.until(() => view.ended !== null, 'it ended')
+      expect(view.ended?.code).toBe('forbidden')
+      while (!said.some((words) => words.includes(grant))) await Bun.sleep(50)
+      await world.admin.unsafe(`grant ${right} to ${APP_ROLE}`)
+      const again = await client.subscribe({ bbox: ZURICH })
+      await world.untilTrue(client, again, alice)
+    }
+    expect(said).toHaveLength(2)
+  },
+)

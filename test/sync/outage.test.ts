@@ -3,12 +3,15 @@ import { expect, setDefaultTimeout, test } from 'bun:test'
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Database } from '../../src/db/database.ts'
+import { install } from '../../src/db/install.ts'
 import { openPostgres } from '../../src/db/postgres.ts'
 import { createLog } from '../../src/observe/log.ts'
 import { startProgram } from '../cli/run-program.ts'
 import { createWorld, TEST_TIMEOUT_MS } from '../support/fixture.ts'
+import { APP_ROLE } from '../support/postgres.ts'
 import { proxyTo } from '../support/proxy.ts'
-import { features } from '../support/table-spec.ts'
+import { features, tableConfig } from '../support/table-spec.ts'
 import { mintToken, TEST_SECRET } from '../support/token.ts'
 import { WireClient } from '../support/wire-client.ts'
 
@@ -74,6 +77,37 @@ test('I5: connections that go dead without a word are noticed, and the feed goes
   } finally {
     proxy.end()
   }
+})
+
+test('I5: a feed whose doorbell is not answered goes on over new connections, as when the log is not', async () => {
+  await using world = await createWorld({ start: false })
+  if (world.appUrl === null) return
+  await install(world.admin, { tables: [tableConfig(features())], role: APP_ROLE })
+  const real = world.openDatabase()
+  let isStuck = true
+  const feed = () =>
+    new Proxy(real.feed, {
+      apply(target, self, [strings, ...values]) {
+        const isDoorbell = (strings as readonly string[]).join('').includes('pg_try_advisory_lock_shared')
+        return isStuck && isDoorbell
+          ? new Promise(() => {})
+          : Reflect.apply(target, self, [strings, ...values])
+      },
+    })
+  const database: Database = Object.create(real, {
+    feed: { get: feed },
+    renew: {
+      value() {
+        isStuck = false
+        real.renew()
+      },
+    },
+  })
+  const server = await world.addServer({ database, log: createLog('silent') })
+  const { client, view } = await world.watch({ sub: 'alice', org_id: 'a' }, { server })
+  const id = await world.put({ org: 'a' })
+  await client.until(() => view.rows.has(id), 'the row')
+  expect(isStuck).toBe(false)
 })
 
 test('I5, I7: a proxy that has no Postgres takes connections and closes them: sockets stay, and all goes on when it has', async () => {
