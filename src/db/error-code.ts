@@ -34,6 +34,7 @@ const STATEMENT_FAULTS = new Set([
 export function isUnavailable(error: unknown): boolean {
   const code = (error as { code?: unknown } | null)?.code
   if (typeof code !== 'string') return false
-  if (isSqlState(code)) return code === '55P03' || code === '26000' || /^(?:08|28|3D|53|57|25|58|40)/.test(code)
+  if (isSqlState(code))
+    return code === '55P03' || code === '26000' || /^(?:08|28|3D|53|57|25|58|40)/.test(code)
   return /^[A-Z][A-Z0-9_]+$/.test(code) && !STATEMENT_FAULTS.has(code)
 }
