@@ -5,7 +5,7 @@
  */
 import type { Sql, TransactionSql } from 'postgres'
 import type { Table } from './catalog.ts'
-import { OUTPUT_SETTINGS_SQL } from './output-settings.ts'
+import { EXPECTED_SETTINGS_SQL } from './expected-settings.ts'
 import { rowsByIdSql } from './read-function.ts'
 import { NOT_REPLAYED, NotFromReplica, provenSql, type ReplicaProof } from './replica-proof.ts'
 
@@ -47,7 +47,7 @@ export async function asPrincipal<T>(
     const [scope] = await transaction<{ proven: boolean }[]>`
       select ${proven} as proven, set_config('statement_timeout', ${String(timeoutMs)}, true), set_config('lock_timeout', ${String(lockTimeoutMs)}, true),
              -- Compiling takes longer than most reads, and what is read here is estimated badly: claims are no constants.
-             set_config('jit', 'off', true), ${transaction.unsafe(OUTPUT_SETTINGS_SQL)},
+             set_config('jit', 'off', true), ${transaction.unsafe(EXPECTED_SETTINGS_SQL)},
              (select count(set_config(claim.key, claim.value, true)) from jsonb_each_text(${transaction.json(settings)}) claim)`
     if (scope?.proven !== true) throw new NotFromReplica(NOT_REPLAYED)
     result = await work(transaction)
@@ -164,14 +164,14 @@ export async function readForClasses(
 }
 
 /**
- * A call that is made only after the output settings are set, and the condition of a replica's proof (null: none) was found
+ * A call that is made only after the expected settings are set, and the condition of a replica's proof (null: none) was found
  * true: the argument that refers to it sees to the order. The functions are volatile, so each query in them takes a
  * snapshot of its own, after that.
  */
 function callSql(call: (oid: string) => string, proofParameter: number | null): string {
   const proven =
     proofParameter === null ? '' : ` and ${provenSql(`$${proofParameter}`, `$${proofParameter + 1}`)}`
-  return `select answer.* from (select ${OUTPUT_SETTINGS_SQL}${proven} as is_ready offset 0) session,
+  return `select answer.* from (select ${EXPECTED_SETTINGS_SQL}${proven} as is_ready offset 0) session,
     lateral ${call('case when session.is_ready then $8::oid end')} answer where session.is_ready`
 }
 

@@ -10,7 +10,7 @@ import type { Cursor } from './cursor.ts'
 import type { Database } from './database.ts'
 import { Doorbell } from './doorbell.ts'
 import { errorCode, isSqlState, isUnavailable } from './error-code.ts'
-import { OUTPUT_SETTINGS_SQL } from './output-settings.ts'
+import { EXPECTED_SETTINGS_SQL } from './expected-settings.ts'
 import { isWithoutSchema } from './schema-version.ts'
 
 /** One entry of the log. Null envelopes: no row, or a row without a place. NaN or infinite edges: it could be anywhere. */
@@ -133,7 +133,7 @@ export async function readChanges(sql: Sql, since: Cursor, tables: readonly numb
            (select m.pruned_before > pg_snapshot_xmin(${since.snapshot}::pg_snapshot) from datum.meta m) as pruned,
            (select count(*)::int from fresh) as count,
            (select json_agg(case
-               when not (select ${sql.unsafe(OUTPUT_SETTINGS_SQL)}) then null
+               when not (select ${sql.unsafe(EXPECTED_SETTINGS_SQL)}) then null
                when f.old_box[0] operator(pg_catalog.~=) f.new_box[0] and f.old_box[1] operator(pg_catalog.~=) f.new_box[1]
                  then json_build_array(f.rel, f.xid::text, f.id, ${sql.unsafe(cornersSql('new_box'))})
                else json_build_array(f.rel, f.xid::text, f.id, ${sql.unsafe(cornersSql('new_box'))}, ${sql.unsafe(cornersSql('old_box'))})

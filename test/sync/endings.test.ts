@@ -31,6 +31,12 @@ onServer('a table altered while a resume is being looked up: no `subscribed` aft
 })
 
 test('I5: a broken pipe or a lookup that failed for now ends no subscription', () => {
-  for (const code of ['EPIPE', 'EAI_AGAIN', 'ECONNRESET', 'ENOTFOUND', 'CONNECTION_CLOSED', '28P01'])
+  for (const code of ['EPIPE', 'EAI_AGAIN', 'ECONNRESET', 'ENOTFOUND', 'CONNECTION_CLOSED', '28P01', '08P01'])
     expect(`${code} ${endOf(code).isFinal}`).toBe(`${code} false`)
+  // Of TLS and of logging in.
+  for (const code of ['CERT_HAS_EXPIRED', 'DEPTH_ZERO_SELF_SIGNED_CERT', 'SASL_SIGNATURE_MISMATCH'])
+    expect(`${code} ${endOf(code).isFinal}`).toBe(`${code} false`)
+  // What would come of it again, or is a mistake of the server's own.
+  for (const code of ['MAX_PARAMETERS_EXCEEDED', 'UNDEFINED_VALUE', 'TypeError'])
+    expect(`${code} ${endOf(code).isFinal}`).toBe(`${code} true`)
 })
