@@ -2,10 +2,16 @@
  * The PostGIS cluster of one run of the benchmark, with statistics of its statements. It is gone with the process,
  * however that ends, like that of the tests (test/support/postgres.ts).
  */
-import { chown, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Cluster, findPostgresBinaries, openCluster } from '../test/support/postgres.ts'
+import {
+  asPostgresUser,
+  type Cluster,
+  findPostgresBinaries,
+  giveToPostgresUser,
+  openCluster,
+} from '../test/support/postgres.ts'
 
 /**
  * fsync is off, on purpose: with it every commit waits for the disk of the machine at hand, which hides what datum
@@ -46,13 +52,9 @@ export async function startBenchCluster(): Promise<BenchCluster> {
   if (binaries === null)
     throw new Error('the benchmark needs a PostgreSQL with PostGIS, and there is none here')
   const folder = await mkdtemp(join(tmpdir(), 'datum-bench-'))
-  const asRoot = process.getuid?.() === 0
-  if (asRoot) {
-    const id = async (flag: string) => Number(await Bun.$`id ${flag} postgres`.quiet().text())
-    await chown(folder, await id('-u'), await id('-g'))
-  }
+  await giveToPostgresUser(folder)
   const port = freePort()
-  const shell = Bun.spawn([...(asRoot ? ['runuser', '-u', 'postgres', '--'] : []), 'sh', '-c', RUN_CLUSTER], {
+  const shell = Bun.spawn(asPostgresUser('sh', '-c', RUN_CLUSTER), {
     cwd: '/',
     env: {
       PATH: process.env.PATH ?? '',

@@ -3,7 +3,7 @@
  * Edits wait, and everything goes on when the primary is back. Invariants 5 and 7.
  */
 import { expect, setDefaultTimeout, test } from 'bun:test'
-import { chown, mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ import { createLog } from '../../src/observe/log.ts'
 import type { RunningServer } from '../../src/server.ts'
 import { backendKind } from '../support/backend.ts'
 import { createWorld, point, TEST_TIMEOUT_MS } from '../support/fixture.ts'
-import { findPostgresBinaries, quietSql } from '../support/postgres.ts'
+import { asPostgresUser, findPostgresBinaries, giveToPostgresUser, quietSql } from '../support/postgres.ts'
 
 setDefaultTimeout(3 * TEST_TIMEOUT_MS)
 
@@ -34,15 +34,11 @@ cat >/dev/null
 
 async function startStandby(primaryPort: string) {
   const folder = await mkdtemp(join(tmpdir(), 'datum-standby-'))
-  const asRoot = process.getuid?.() === 0
-  if (asRoot) {
-    const id = async (flag: string) => Number(await Bun.$`id ${flag} postgres`.quiet().text())
-    await chown(folder, await id('-u'), await id('-g'))
-  }
+  await giveToPostgresUser(folder)
   const listener = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } })
   const { port } = listener
   listener.stop(true)
-  const command = [...(asRoot ? ['runuser', '-u', 'postgres', '--'] : []), 'sh', '-c', RUN_STANDBY]
+  const command = asPostgresUser('sh', '-c', RUN_STANDBY)
   const shell = Bun.spawn(command, {
     cwd: '/',
     env: {

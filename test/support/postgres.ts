@@ -52,18 +52,25 @@ export async function findPostgresBinaries(): Promise<string | null> {
   return hasPostgis ? ask('--bindir') : null
 }
 
+/** A command as a user that may run Postgres, which refuses to run as root. Debian's package brings `postgres`. */
+export function asPostgresUser(...command: readonly string[]): string[] {
+  if (process.getuid?.() !== 0) return [...command]
+  // Where it is on Debian, since not every PATH of root leads there.
+  return [Bun.which('runuser') ?? '/usr/sbin/runuser', '-u', 'postgres', '--', ...command]
+}
+
+/** Hands a folder over to the user that {@link asPostgresUser} runs commands as. */
+export async function giveToPostgresUser(folder: string): Promise<void> {
+  if (process.getuid?.() !== 0) return
+  const id = async (flag: string) => Number(await Bun.$`id ${flag} postgres`.quiet().text())
+  await chown(folder, await id('-u'), await id('-g'))
+}
+
 /** Starts a cluster from the binaries in `binaries`; rejects with Postgres's own log if it does not come up. */
 export async function startCluster(binaries: string): Promise<Cluster> {
   const folder = await mkdtemp(join(tmpdir(), 'datum-test-'))
-  const asRoot = process.getuid?.() === 0
-  // Postgres refuses to run as root; Debian's package brings the user `postgres`.
-  const command = asRoot
-    ? ['runuser', '-u', 'postgres', '--', 'sh', '-c', RUN_CLUSTER]
-    : ['sh', '-c', RUN_CLUSTER]
-  if (asRoot) {
-    const id = async (flag: string) => Number(await Bun.$`id ${flag} postgres`.quiet().text())
-    await chown(folder, await id('-u'), await id('-g'))
-  }
+  const command = asPostgresUser('sh', '-c', RUN_CLUSTER)
+  await giveToPostgresUser(folder)
   const port = freePort()
   const shell = Bun.spawn(command, {
     cwd: '/',

@@ -2,11 +2,19 @@
  * A streaming replica of the tests' cluster, made with pg_basebackup as an operator makes one: started, killed, started
  * again and promoted at a test's word, and gone with the tests' process. Real Postgres only.
  */
-import { chown, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Sql } from 'postgres'
-import { type Cluster, findPostgresBinaries, freePort, quietSql, untilAnswering } from './postgres.ts'
+import {
+  asPostgresUser,
+  type Cluster,
+  findPostgresBinaries,
+  freePort,
+  giveToPostgresUser,
+  quietSql,
+  untilAnswering,
+} from './postgres.ts'
 
 export interface Replica extends AsyncDisposable {
   /** The same URL, of the replica. */
@@ -49,15 +57,11 @@ export async function startReplica(cluster: Cluster): Promise<Replica> {
   const binaries = await findPostgresBinaries()
   if (binaries === null) throw new Error('a replica needs the binaries of PostgreSQL')
   const folder = await mkdtemp(join(tmpdir(), 'datum-replica-'))
-  const asRoot = process.getuid?.() === 0
-  if (asRoot) {
-    const id = async (flag: string) => Number(await Bun.$`id ${flag} postgres`.quiet().text())
-    await chown(folder, await id('-u'), await id('-g'))
-  }
+  await giveToPostgresUser(folder)
   const port = freePort()
   const primary = new URL(cluster.adminUrl('postgres'))
   primary.pathname = ''
-  const shell = Bun.spawn([...(asRoot ? ['runuser', '-u', 'postgres', '--'] : []), 'sh', '-c', RUN_REPLICA], {
+  const shell = Bun.spawn(asPostgresUser('sh', '-c', RUN_REPLICA), {
     cwd: '/',
     env: {
       PATH: process.env.PATH ?? '',

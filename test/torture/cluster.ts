@@ -2,10 +2,16 @@
  * A PostGIS cluster of the torture's own, which can be stopped and started while servers use it. Like that of the
  * tests (`support/postgres.ts`) it is gone with the process, however that ends.
  */
-import { chown, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Cluster, findPostgresBinaries, openCluster } from '../support/postgres.ts'
+import {
+  asPostgresUser,
+  type Cluster,
+  findPostgresBinaries,
+  giveToPostgresUser,
+  openCluster,
+} from '../support/postgres.ts'
 
 type StopMode = 'fast' | 'immediate'
 
@@ -53,13 +59,9 @@ export async function startRestartableCluster(): Promise<RestartableCluster> {
   if (binaries === null)
     throw new Error('the torture needs a PostgreSQL with PostGIS, and there is none here')
   const folder = await mkdtemp(join(tmpdir(), 'datum-torture-'))
-  const asRoot = process.getuid?.() === 0
-  if (asRoot) {
-    const id = async (flag: string) => Number(await Bun.$`id ${flag} postgres`.quiet().text())
-    await chown(folder, await id('-u'), await id('-g'))
-  }
+  await giveToPostgresUser(folder)
   const port = freePort()
-  const command = [...(asRoot ? ['runuser', '-u', 'postgres', '--'] : []), 'sh', '-c', RUN_CLUSTER]
+  const command = asPostgresUser('sh', '-c', RUN_CLUSTER)
   const environment = { BIN: binaries, DIR: folder, PORT: String(port), SETTINGS: SETTINGS.join('\n') }
   const shell = Bun.spawn(command, {
     cwd: '/',
