@@ -1,8 +1,8 @@
 /** What statements may count on while connections open, close and go dead: each is settled, and no connection is lost. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test'
 import { connect, createServer } from 'node:net'
-import postgres from 'postgres'
 import { backendKind } from '../support/backend.ts'
+import { openConnections } from '../support/connections.ts'
 import { createWorld, TEST_TIMEOUT_MS, type World } from '../support/fixture.ts'
 import { proxyTo } from '../support/proxy.ts'
 
@@ -26,16 +26,12 @@ onServer(
       await Bun.sleep(200)
       return connect(Number(port), hostname)
     }
-    const sql = postgres(world.appUrl!, { max: 1, fetch_types: false, socket } as never)
-    try {
-      const cancelled = sql`select 1 as n`.execute()
-      await Bun.sleep(50)
-      cancelled.cancel()
-      expect(await cancelled.catch((error) => error)).toMatchObject({ code: '57014' })
-      expect(await sql`select 2 as n`).toMatchObject([{ n: 2 }])
-    } finally {
-      await sql.end({ timeout: 1 })
-    }
+    await using sql = openConnections(world.appUrl!, { socket })
+    const cancelled = sql`select 1 as n`.execute()
+    await Bun.sleep(50)
+    cancelled.cancel()
+    expect(await cancelled.catch((error) => error)).toMatchObject({ code: '57014' })
+    expect(await sql`select 2 as n`).toMatchObject([{ n: 2 }])
   },
 )
 
@@ -51,117 +47,85 @@ describe('a way to Postgres that takes connections and closes them, as a proxy d
 
   test('I5: is known for what it is at once, and not asked in a loop', async () => {
     connections = 0
-    const sql = postgres({
-      host: '127.0.0.1',
-      port: listeningPort(server),
-      max: 1,
+    await using sql = openConnections(`postgres://nobody@127.0.0.1:${listeningPort(server)}/nothing`, {
       backoff: () => 0.05,
-    } as never)
-    try {
-      for (let time = 1; time <= 3; time++) {
-        const error = await sql`select 1`.catch((error) => error)
-        expect(['CONNECTION_CLOSED', 'ECONNRESET']).toContain(error.code)
-        expect(connections).toBe(time)
-      }
-    } finally {
-      await sql.end({ timeout: 1 })
+    })
+    for (let time = 1; time <= 3; time++) {
+      const error = await sql`select 1`.catch((error) => error)
+      expect(['CONNECTION_CLOSED', 'ECONNRESET']).toContain(error.code)
+      expect(connections).toBe(time)
     }
   })
 
   onServer('I5: is passed over where there is another', async () => {
     await using world = await createWorld({ start: false })
     connections = 0
-    const sql = postgres(urlWith(world, listeningPort(server), portOf(world)), { max: 1, fetch_types: false })
-    const nowhere = postgres(urlWith(world, listeningPort(server), listeningPort(server), 1), {
-      max: 1,
+    await using sql = openConnections(urlWith(world, listeningPort(server), portOf(world)))
+    await using nowhere = openConnections(urlWith(world, listeningPort(server), listeningPort(server), 1), {
       backoff: () => 0.05,
-    } as never)
-    try {
-      expect(await sql`select 1 as n`).toMatchObject([{ n: 1 }])
-      expect(connections).toBe(1)
-      for (let time = 1; time <= 3; time++) {
-        expect(await nowhere`select 1`.catch((error) => error)).toMatchObject({ code: 'ECONNREFUSED' })
-        expect(connections).toBe(1 + 2 * time)
-      }
-    } finally {
-      await Promise.all([sql.end({ timeout: 1 }), nowhere.end({ timeout: 1 })])
+    })
+    expect(await sql`select 1 as n`).toMatchObject([{ n: 1 }])
+    expect(connections).toBe(1)
+    for (let time = 1; time <= 3; time++) {
+      expect(await nowhere`select 1`.catch((error) => error)).toMatchObject({ code: 'ECONNREFUSED' })
+      expect(connections).toBe(1 + 2 * time)
     }
   })
 
   onServer('I9: and a cancellation goes where the query runs', async () => {
     await using world = await createWorld({ start: false })
-    const sql = postgres(urlWith(world, listeningPort(server), portOf(world)), { max: 1, fetch_types: false })
-    try {
-      await sql`select 1`
-      const asked = sql`select pg_sleep(3600)`.execute()
-      await Bun.sleep(100)
-      asked.cancel()
-      expect(await asked.catch((error) => error)).toMatchObject({ code: '57014' })
-    } finally {
-      await sql.end({ timeout: 1 })
-    }
+    await using sql = openConnections(urlWith(world, listeningPort(server), portOf(world)))
+    await sql`select 1`
+    const asked = sql`select pg_sleep(3600)`.execute()
+    await Bun.sleep(100)
+    asked.cancel()
+    expect(await asked.catch((error) => error)).toMatchObject({ code: '57014' })
   })
 })
 
 onServer('I5: a query that was sent to one of several hosts fails with its connection', async () => {
   await using world = await createWorld({ start: false })
-  const proxy = await proxyTo(new URL(world.appUrl!))
-  const sql = postgres(urlWith(world, proxy.port, portOf(world)), { max: 1, fetch_types: false })
-  try {
-    const asked = sql`select pg_sleep(3600)`.execute()
-    await Bun.sleep(300)
-    proxy.end()
-    const error = await asked.catch((error) => error)
-    expect(['CONNECTION_CLOSED', 'ECONNRESET']).toContain(error.code)
-    expect(await sql`select 1 as n`).toMatchObject([{ n: 1 }])
-  } finally {
-    await sql.end({ timeout: 1 })
-    proxy.end()
-  }
+  using proxy = await proxyTo(world.appUrl!)
+  await using sql = openConnections(urlWith(world, proxy.port, portOf(world)))
+  const asked = sql`select pg_sleep(3600)`.execute()
+  await Bun.sleep(300)
+  proxy.end()
+  const error = await asked.catch((error) => error)
+  expect(['CONNECTION_CLOSED', 'ECONNRESET']).toContain(error.code)
+  expect(await sql`select 1 as n`).toMatchObject([{ n: 1 }])
 })
 
 onServer('I5: a line that went dead is noticed however often something is asked on it', async () => {
   await using world = await createWorld({ start: false })
-  const proxy = await proxyTo(new URL(world.appUrl!))
-  const options = { max: 1, fetch_types: false, answer_timeout: 1 }
-  const sql = postgres(urlWith(world, proxy.port), options as never)
+  using proxy = await proxyTo(world.appUrl!)
+  await using sql = openConnections(urlWith(world, proxy.port), { answer_timeout: 1 })
   let isSettled = false
-  try {
-    await sql`select 1`
-    proxy.cut(false)
-    const asked = sql`select 1`.catch((error) => error).finally(() => (isSettled = true))
-    const others: Promise<unknown>[] = []
-    for (let time = 0; time < 100 && !isSettled; time++) {
-      others.push(sql`select 2`.catch((error) => error))
-      await Bun.sleep(100)
-    }
-    expect(isSettled).toBe(true)
-    expect(await asked).toMatchObject({ code: 'CONNECTION_TIMEOUT' })
-    await Promise.all(others)
-    // Until the connection is known to be closed, which is told a moment later.
+  await sql`select 1`
+  proxy.cut(false)
+  const asked = sql`select 1`.catch((error) => error).finally(() => (isSettled = true))
+  const others: Promise<unknown>[] = []
+  for (let time = 0; time < 100 && !isSettled; time++) {
+    others.push(sql`select 2`.catch((error) => error))
     await Bun.sleep(100)
-    expect(await sql`select 3 as n`).toMatchObject([{ n: 3 }])
-  } finally {
-    await sql.end({ timeout: 1 })
-    proxy.end()
   }
+  expect(isSettled).toBe(true)
+  expect(await asked).toMatchObject({ code: 'CONNECTION_TIMEOUT' })
+  await Promise.all(others)
+  // Until the connection is known to be closed, which is told a moment later.
+  await Bun.sleep(100)
+  expect(await sql`select 3 as n`).toMatchObject([{ n: 3 }])
 })
 
 onServer(
   'I5: a connection that is given back while its line is dead leaves its place to another',
   async () => {
     await using world = await createWorld({ start: false })
-    const proxy = await proxyTo(new URL(world.appUrl!))
-    const sql = postgres(urlWith(world, proxy.port), { max: 1, fetch_types: false, idle_timeout: 0.2 })
-    try {
-      await sql`select 1`
-      proxy.cut(false)
-      await Bun.sleep(400)
-      expect(await sql`select 2 as n`).toMatchObject([{ n: 2 }])
-    } finally {
-      await sql.end({ timeout: 1 })
-      proxy.end()
-    }
+    using proxy = await proxyTo(world.appUrl!)
+    await using sql = openConnections(urlWith(world, proxy.port), { idle_timeout: 0.2 })
+    await sql`select 1`
+    proxy.cut(false)
+    await Bun.sleep(400)
+    expect(await sql`select 2 as n`).toMatchObject([{ n: 2 }])
   },
 )
 

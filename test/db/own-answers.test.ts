@@ -3,9 +3,11 @@
  * none runs in a transaction of somebody else. What the patch of postgres.js is for (docs/ARCHITECTURE.md).
  */
 import { expect, setDefaultTimeout, test } from 'bun:test'
-import postgres, { type Sql, type TransactionSql } from 'postgres'
+import type { Sql, TransactionSql } from 'postgres'
 import { backendKind } from '../support/backend.ts'
+import { openConnections } from '../support/connections.ts'
 import { createWorld, TEST_TIMEOUT_MS } from '../support/fixture.ts'
+import { APP_ROLE } from '../support/postgres.ts'
 import { proxyTo } from '../support/proxy.ts'
 import { Random, runSeed } from '../support/random.ts'
 
@@ -26,15 +28,8 @@ onServer(
   'I2: every statement gets its own answer, whatever happens to the others and to their connection',
   async () => {
     await using world = await createWorld({ start: false })
-    const url = new URL(world.appUrl!)
-    const proxy = await proxyTo(new URL(world.appUrl!))
-    url.port = String(proxy.port)
-    const sql = postgres(url.href, {
-      max: 3,
-      fetch_types: false,
-      backoff: () => 0.02,
-      onnotice: () => {},
-    } as never)
+    using proxy = await proxyTo(world.appUrl!)
+    await using sql = openConnections(proxy.url, { max: 3, backoff: () => 0.02, onnotice: () => {} })
     const seed = runSeed()
     const random = new Random(seed)
     const wrong: string[] = []
@@ -111,7 +106,7 @@ onServer(
       // As with a pooler that gives each transaction another session: prepared statements are gone.
       if (random.chance(0.3)) await sql.unsafe('deallocate all')
       await world.admin`select pg_terminate_backend(pid) from pg_stat_activity
-      where datname = current_database() and usename = ${url.username} and random() < 0.5`
+      where datname = current_database() and usename = ${APP_ROLE} and random() < 0.5`
     }
 
     let left = STATEMENTS
@@ -125,19 +120,14 @@ onServer(
         await work().catch(() => done.failed++)
       }
     }
-    try {
-      await Promise.race([Promise.all(Array.from({ length: AT_A_TIME }, worker)), anyWrong])
-      // Nor is a connection lost: as many as ever answer side by side. Those that were terminated last may be known to be a
-      // moment later.
-      const sideBySide = () =>
-        Promise.all(Array.from({ length: 3 }, () => sql`select pg_backend_pid() as pid from pg_sleep(0.2)`))
-      let pids = new Set<number>()
-      while (pids.size < 3) pids = new Set((await sideBySide().catch(() => [])).map(([row]) => row?.pid))
-      expect(done.answered).toBeGreaterThan(STATEMENTS / 2)
-      expect(done.failed).toBeGreaterThan(STATEMENTS / 20)
-    } finally {
-      await sql.end({ timeout: 1 })
-      proxy.end()
-    }
+    await Promise.race([Promise.all(Array.from({ length: AT_A_TIME }, worker)), anyWrong])
+    // Nor is a connection lost: as many as ever answer side by side. Those that were terminated last may be known to be a
+    // moment later.
+    const sideBySide = () =>
+      Promise.all(Array.from({ length: 3 }, () => sql`select pg_backend_pid() as pid from pg_sleep(0.2)`))
+    let pids = new Set<number>()
+    while (pids.size < 3) pids = new Set((await sideBySide().catch(() => [])).map(([row]) => row?.pid))
+    expect(done.answered).toBeGreaterThan(STATEMENTS / 2)
+    expect(done.failed).toBeGreaterThan(STATEMENTS / 20)
   },
 )

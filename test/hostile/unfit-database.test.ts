@@ -117,10 +117,8 @@ onServer('I5: what happened while there was no log is seen once there is one aga
 
 onServer('I5: however often LISTEN was tried in vain, a ring is heard once', async () => {
   await using world = await createWorld({ start: false })
-  const url = new URL(world.appUrl!)
-  const proxy = await proxyTo(new URL(url))
-  url.port = String(proxy.port)
-  const database = openPostgres(url.href, createLog('error'))
+  using proxy = await proxyTo(world.appUrl!)
+  const database = openPostgres(proxy.url, createLog('error'))
   let rings = 0
   const ring = () => rings++
   try {
@@ -137,7 +135,6 @@ onServer('I5: however often LISTEN was tried in vain, a ring is heard once', asy
     expect(rings - before).toBe(1)
   } finally {
     await database.close()
-    proxy.end()
   }
 })
 

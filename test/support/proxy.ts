@@ -2,7 +2,8 @@
 import { connect, createServer, type Socket } from 'node:net'
 
 /** `cut`: what is open hangs. `turnAway`: what is open closes, as does what opens, which is how a proxy has no target. */
-export async function proxyTo(target: URL) {
+export async function proxyTo(databaseUrl: string) {
+  const target = new URL(databaseUrl)
   const sockets = new Set<Socket>()
   let isTurningAway = false
   let turnedAway = 0
@@ -24,8 +25,16 @@ export async function proxyTo(target: URL) {
     outer.on('close', () => inner.destroy())
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as { port: number }
+  const url = new URL(target)
+  url.port = String(port)
+  const end = () => {
+    for (const socket of sockets) socket.destroy()
+  }
   return {
-    port: (server.address() as { port: number }).port,
+    port,
+    /** Of the same database by this way. */
+    url: url.href,
     /** `refuse`: new connections, too. */
     cut(refuse: boolean) {
       if (refuse) server.close()
@@ -40,8 +49,7 @@ export async function proxyTo(target: URL) {
       turnedAway = 0
       if (doesTurnAway) for (const socket of sockets) socket.destroy()
     },
-    end() {
-      for (const socket of sockets) socket.destroy()
-    },
+    end,
+    [Symbol.dispose]: end,
   }
 }

@@ -22,15 +22,13 @@ test('I5: a Postgres that hangs and takes no new connection does not end the pro
     create policy p on features using (org_id = current_setting('datum.org_id', true) and (name is distinct from 'slow' or pg_sleep(1) is not null))`
   await using world = await createWorld({ tables: [features({ policies })] })
   if (world.appUrl === null) return
-  const url = new URL(world.appUrl)
-  const proxy = await proxyTo(new URL(world.appUrl))
-  url.port = String(proxy.port)
+  using proxy = await proxyTo(world.appUrl)
   const folder = await mkdtemp(join(tmpdir(), 'datum-review-'))
   await Bun.write(
     join(folder, 'datum.yaml'),
     'table: {name: features, col_geom: geom}\nauth: {jwt_algorithm: HS256}\n',
   )
-  const program = startProgram(folder, ['serve', '--port', '0', '-db', url.href], {
+  const program = startProgram(folder, ['serve', '--port', '0', '-db', proxy.url], {
     JWT_SECRET: new TextDecoder().decode(TEST_SECRET),
   })
   try {
@@ -51,32 +49,25 @@ test('I5: a Postgres that hangs and takes no new connection does not end the pro
     expect((await program.outcome).stderr).not.toMatch(/^\s+at /m)
   } finally {
     program.kill('SIGKILL')
-    proxy.end()
   }
 })
 
 test('I5: connections that go dead without a word are noticed, and the feed goes on over new ones', async () => {
   await using world = await createWorld()
   if (world.appUrl === null) return
-  const url = new URL(world.appUrl)
-  const proxy = await proxyTo(new URL(world.appUrl))
-  url.port = String(proxy.port)
-  const database = openPostgres(url.href, createLog('error'))
+  using proxy = await proxyTo(world.appUrl)
+  const database = openPostgres(proxy.url, createLog('error'))
   const server = await world.addServer({ database })
-  try {
-    const client = await world.connect({ sub: 'alice', org_id: 'a' }, { server })
-    const view = await client.subscribe({ bbox: [8, 47, 9, 48] })
-    proxy.cut(false)
-    const id = await world.put({ org: 'a' })
-    const seen = await Promise.race([
-      client.until(() => view.rows.has(id), 'the row').then(() => 'seen'),
-      Bun.sleep(40_000).then(() => 'not seen'),
-    ])
-    const ready = await fetch(`${server.url}/readyz`)
-    expect({ seen, ready: ready.status }).toEqual({ seen: 'seen', ready: 200 })
-  } finally {
-    proxy.end()
-  }
+  const client = await world.connect({ sub: 'alice', org_id: 'a' }, { server })
+  const view = await client.subscribe({ bbox: [8, 47, 9, 48] })
+  proxy.cut(false)
+  const id = await world.put({ org: 'a' })
+  const seen = await Promise.race([
+    client.until(() => view.rows.has(id), 'the row').then(() => 'seen'),
+    Bun.sleep(40_000).then(() => 'not seen'),
+  ])
+  const ready = await fetch(`${server.url}/readyz`)
+  expect({ seen, ready: ready.status }).toEqual({ seen: 'seen', ready: 200 })
 })
 
 test('I5: a feed whose doorbell is not answered goes on over new connections, as when the log is not', async () => {
@@ -113,33 +104,27 @@ test('I5: a feed whose doorbell is not answered goes on over new connections, as
 test('I5, I7: a proxy that has no Postgres takes connections and closes them: sockets stay, and all goes on when it has', async () => {
   await using world = await createWorld()
   if (world.appUrl === null) return
-  const url = new URL(world.appUrl)
-  const proxy = await proxyTo(new URL(world.appUrl))
-  url.port = String(proxy.port)
-  const server = await world.addServer({ database: openPostgres(url.href, createLog('silent')) })
+  using proxy = await proxyTo(world.appUrl)
+  const server = await world.addServer({ database: openPostgres(proxy.url, createLog('silent')) })
   const untilReadiness = async (status: number) => {
     while ((await fetch(`${server.url}/readyz`)).status !== status) await Bun.sleep(50)
   }
-  try {
-    const client = await world.connect({ sub: 'alice', org_id: 'a' }, { server })
-    const view = await client.subscribe({ bbox: [8, 47, 9, 48] })
-    proxy.turnAway(true)
-    const began = performance.now()
-    await untilReadiness(503)
-    const id = await world.put({ org: 'a' })
-    const batch = crypto.randomUUID()
-    const edits = [{ op: 'delete', id }] as const
-    client.send({ type: 'write', batch, edits })
-    expect(await client.next('unavailable')).toMatchObject({ batch })
-    await Bun.sleep(1_000)
-    // Some pools of a few connections, each of which waits a tenth of a second and more before it tries again.
-    expect(proxy.turnedAway).toBeLessThan((performance.now() - began) / 20)
-    proxy.turnAway(false)
-    await untilReadiness(200)
-    await client.until(() => view.rows.has(id), 'the row of the time without')
-    expect((await client.write(edits, { batch })).edits).toMatchObject([{ status: 'applied' }])
-    await client.until(() => !view.rows.has(id), 'the end of the row')
-  } finally {
-    proxy.end()
-  }
+  const client = await world.connect({ sub: 'alice', org_id: 'a' }, { server })
+  const view = await client.subscribe({ bbox: [8, 47, 9, 48] })
+  proxy.turnAway(true)
+  const began = performance.now()
+  await untilReadiness(503)
+  const id = await world.put({ org: 'a' })
+  const batch = crypto.randomUUID()
+  const edits = [{ op: 'delete', id }] as const
+  client.send({ type: 'write', batch, edits })
+  expect(await client.next('unavailable')).toMatchObject({ batch })
+  await Bun.sleep(1_000)
+  // Some pools of a few connections, each of which waits a tenth of a second and more before it tries again.
+  expect(proxy.turnedAway).toBeLessThan((performance.now() - began) / 20)
+  proxy.turnAway(false)
+  await untilReadiness(200)
+  await client.until(() => view.rows.has(id), 'the row of the time without')
+  expect((await client.write(edits, { batch })).edits).toMatchObject([{ status: 'applied' }])
+  await client.until(() => !view.rows.has(id), 'the end of the row')
 })

@@ -319,11 +319,9 @@ realOnly('I5: connections to the replica that go dead without a word hold nothin
   const replica = await sharedReplica()
   await using world = await createWorld()
   await replica.caughtUp()
-  const url = new URL(replica.at(world.appUrl!))
-  const proxy = await proxyTo(new URL(url))
-  url.port = String(proxy.port)
+  using proxy = await proxyTo(replica.at(world.appUrl!))
   const said: string[] = []
-  const database = openReading(world, url.href, said)
+  const database = openReading(world, proxy.url, said)
   try {
     const server = await world.addServer({ database })
     const { client, view } = await world.watch(alice, { server })
@@ -342,7 +340,6 @@ realOnly('I5: connections to the replica that go dead without a word hold nothin
     await world.server.stop()
     await server.stop()
   } finally {
-    proxy.end()
     await database.close()
   }
 })
